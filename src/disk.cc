@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/disk.h"
+
+#include <optional>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace {
+
+// Enough to amortise a call, small enough to stay in the first-level cache's neighbourhood.
+constexpr size_t extents_per_call = 256;
+
+}  // namespace
+
+bool Extent::continues_into(const Extent& next) const {
+  const bool same_state = present == next.present && zero == next.zero && data == next.data &&
+                          compressed == next.compressed && depth == next.depth && file == next.file;
+  return same_state && range.end() == next.range.start && (file == nullptr || offset + range.length == next.offset);
+}
+
+void Disk::write(GuestOffset, std::span<const std::byte>) {
+  throw Error(ErrorKind::read_only, "the disk is read-only");
+}
+void Disk::zero(GuestRange, bool) { throw Error(ErrorKind::read_only, "the disk is read-only"); }
+void Disk::discard(GuestRange) { throw Error(ErrorKind::read_only, "the disk is read-only"); }
+void Disk::flush() {}
+
+void Disk::check_range(GuestRange range) const {
+  if (range_fits(range.start.value(), range.length, size())) return;
+  throw Error(ErrorKind::out_of_range, fmt::format("{} bytes at offset {} reach past the end of the disk at {}",
+                                                   range.length, range.start.value(), size()));
+}
+
+void Disk::check_writable() const {
+  if (!writable()) throw Error(ErrorKind::read_only, "the disk is read-only");
+}
+
+void for_each_extent(const Disk& disk, GuestRange range, const std::function<void(const Extent&)>& visit) {
+  std::optional<Extent> pending;
+  while (range.length > 0) {
+    for (const Extent& extent : disk.map(range, extents_per_call)) {
+      if (pending && pending->continues_into(extent)) {
+        pending->range.length += extent.range.length;
+      } else {
+        if (pending) visit(*pending);
+        pending = extent;
+      }
+      range.start += extent.range.length;
+      range.length -= extent.range.length;
+    }
+  }
+  if (pending) visit(*pending);
+}
+
+}  // namespace drydock

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Disk: what a guest sees. Fixed size, random access, and a map of what lies where.
+//
+// Disks stack: raw and qcow2 over a Storage; partition slices and snapshot views over disks. Exports, converters and
+// filesystem readers see only this interface.
+//
+// Thread-safety: every method may be called from any thread at any time; a disk brings no threads of its own.
+// Ownership: disks are held by shared_ptr, and a disk keeps alive what it stands on.
+// Errors: `Error`. out_of_range for a range past size(), read_only for a change to a disk that is not writable();
+// anything else comes from below. A failed write leaves the range undefined, all other bytes as they were.
+
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "src/storage.h"
+#include "src/units.h"
+
+namespace drydock {
+
+// A stretch of a disk in one state. The flags are those of `qemu-img map`.
+struct Extent {
+  GuestRange range;
+  bool present = false;     // allocated in some layer of the backing chain (at `depth`)
+  bool zero = false;        // known to read as zeros
+  bool data = false;        // the bytes come from a file
+  bool compressed = false;  // data, held compressed
+  unsigned depth = 0;       // layer of the backing chain that decides: 0 is the image itself
+  // Where the bytes lie plain: `range.start` is at `offset` of `file`. Null for compressed and unallocated stretches.
+  // Kept alive by the disk that gave the extent.
+  const Storage* file = nullptr;
+  HostOffset offset;
+
+  // The same state, and where both lie plain, one right behind the other: the two may be told as one.
+  bool continues_into(const Extent& next) const;
+};
+
+class Disk {
+ public:
+  Disk() = default;
+  Disk(const Disk&) = delete;
+  Disk& operator=(const Disk&) = delete;
+  virtual ~Disk() = default;
+
+  // Bytes; never changes. A multiple of 512.
+  virtual uint64_t size() const = 0;
+  virtual bool writable() const { return false; }
+
+  virtual void read(GuestOffset offset, std::span<std::byte> buffer) const = 0;
+
+  virtual void write(GuestOffset offset, std::span<const std::byte> data);
+  // With `keep_space` the host's space stays reserved (NBD_CMD_FLAG_NO_HOLE).
+  virtual void zero(GuestRange range, bool keep_space);
+  // A hint: the range may read as anything afterwards.
+  virtual void discard(GuestRange range);
+  virtual void flush();
+
+  // The state of a prefix of `range`, in order, without gaps: at least one extent unless the range is empty, at most
+  // `max_extents` (at least 1). Call again from where it stopped. Neighbours may be in the same state.
+  virtual std::vector<Extent> map(GuestRange range, size_t max_extents) const = 0;
+
+ protected:
+  // For implementations: throws out_of_range / read_only.
+  void check_range(GuestRange range) const;
+  void check_writable() const;
+};
+
+// Calls `visit(const Extent&)` for every extent of `range`, neighbours in the same state merged into one.
+void for_each_extent(const Disk& disk, GuestRange range, const std::function<void(const Extent&)>& visit);
+
+inline GuestRange whole(const Disk& disk) { return {GuestOffset{0}, disk.size()}; }
+
+}  // namespace drydock

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/file_storage.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace {
+
+// Block devices that cannot zero by themselves get zeros in pieces of this size.
+constexpr size_t zero_block_size = 256 * 1024;
+
+const char* file_type_name(mode_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR:
+      return "a directory";
+    case S_IFIFO:
+      return "a pipe";
+    case S_IFSOCK:
+      return "a socket";
+    case S_IFCHR:
+      return "a character device";
+    default:
+      return "not a regular file";
+  }
+}
+
+struct stat status_of(int fd, const std::string& name) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) throw system_error(errno, name);
+  return status;
+}
+
+// Access times stay as they were where the kernel lets us (the owner, and root): safety.md, 1.
+UniqueFd open_descriptor(const std::string& path, bool writable) {
+  const int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
+  UniqueFd fd(::open(path.c_str(), flags | O_NOATIME));
+  if (!fd && errno == EPERM) fd.reset(::open(path.c_str(), flags));
+  if (!fd) {
+    const int error = errno;
+    throw system_error(error, fmt::format("Could not open '{}'", printable(path)));
+  }
+  return fd;
+}
+
+}  // namespace
+
+std::shared_ptr<FileStorage> FileStorage::open(const std::string& path, bool writable) {
+  return std::make_shared<FileStorage>(open_descriptor(path, writable), path, writable);
+}
+
+FileStorage::FileStorage(UniqueFd fd, std::string name, bool writable)
+    : fd_(std::move(fd)), name_(std::move(name)), writable_(writable) {
+  const struct stat status = status_of(fd_.get(), name_);
+  if (S_ISBLK(status.st_mode)) {
+    block_device_ = true;
+    if (::ioctl(fd_.get(), BLKGETSIZE64, &fixed_size_) != 0) throw system_error(errno, name_);
+  } else if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorKind::invalid,
+                fmt::format("Could not open '{}': it is {}; an image is a regular file or a block device",
+                            printable(name_), file_type_name(status.st_mode)));
+  }
+}
+
+uint64_t FileStorage::size() const {
+  if (block_device_) return fixed_size_;
+  return static_cast<uint64_t>(status_of(fd_.get(), name_).st_size);
+}
+
+uint64_t FileStorage::allocated_size() const {
+  if (block_device_) return 0;
+  return static_cast<uint64_t>(status_of(fd_.get(), name_).st_blocks) * 512;
+}
+
+size_t FileStorage::read(HostOffset offset, std::span<std::byte> buffer) const {
+  size_t done = 0;
+  while (done < buffer.size()) {
+    const ssize_t got =
+        ::pread(fd_.get(), buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset.value() + done));
+    if (got == 0) break;
+    if (got > 0) {
+      done += static_cast<size_t>(got);
+    } else if (errno != EINTR) {
+      throw system_error(errno, fmt::format("{}: reading {} bytes at offset {}", name_, buffer.size(), offset.value()));
+    }
+  }
+  return done;
+}
+
+void FileStorage::check_writable() const {
+  if (!writable_) throw Error(ErrorKind::read_only, fmt::format("{}: opened read-only", name_));
+}
+
+void FileStorage::write(HostOffset offset, std::span<const std::byte> data) {
+  check_writable();
+  size_t done = 0;
+  while (done < data.size()) {
+    const ssize_t put =
+        ::pwrite(fd_.get(), data.data() + done, data.size() - done, static_cast<off_t>(offset.value() + done));
+    if (put > 0) {
+      done += static_cast<size_t>(put);
+    } else if (put == 0 || errno != EINTR) {
+      throw system_error(put == 0 ? EIO : errno,
+                         fmt::format("{}: writing {} bytes at offset {}", name_, data.size(), offset.value()));
+    }
+  }
+}
+
+void FileStorage::write_zeros(HostOffset offset, uint64_t length) {
+  static constexpr std::array<std::byte, zero_block_size> zeros{};
+  while (length > 0) {
+    const size_t step = std::min<uint64_t>(length, zeros.size());
+    write(offset, std::span(zeros).first(step));
+    offset += step;
+    length -= step;
+  }
+}
+
+void FileStorage::grow_to(uint64_t size) {
+  if (!block_device_ && size > this->size()) truncate(size);
+}
+
+void FileStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
+  check_writable();
+  if (length == 0) return;
+  const auto start = static_cast<off_t>(offset.value());
+  const auto count = static_cast<off_t>(length);
+  if (!keep_space && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, count) == 0) {
+    grow_to(offset.value() + length);
+    return;
+  }
+  if (::fallocate(fd_.get(), FALLOC_FL_ZERO_RANGE, start, count) == 0) return;
+  if (errno == ENOSPC || errno == EFBIG || errno == EIO) {
+    throw system_error(errno, fmt::format("{}: zeroing {} bytes at offset {}", name_, length, offset.value()));
+  }
+  write_zeros(offset, length);
+}
+
+void FileStorage::discard(HostOffset offset, uint64_t length) {
+  check_writable();
+  if (length == 0) return;
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset.value()), static_cast<off_t>(length)) == 0) return;
+  // A hint that this filesystem or device does not take is no failure.
+  if (errno == EOPNOTSUPP || errno == ENODEV || errno == EINVAL) return;
+  throw system_error(errno, fmt::format("{}: discarding {} bytes at offset {}", name_, length, offset.value()));
+}
+
+void FileStorage::truncate(uint64_t size) {
+  check_writable();
+  if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
+    throw system_error(errno, fmt::format("{}: changing the size to {}", name_, size));
+  }
+}
+
+void FileStorage::flush() {
+  if (!writable_) return;
+  if (::fdatasync(fd_.get()) != 0) throw system_error(errno, fmt::format("{}: flushing", name_));
+}
+
+StorageExtent FileStorage::extent_at(HostOffset offset, uint64_t limit) const {
+  if (block_device_) return {limit, false};
+  const auto start = static_cast<off_t>(offset.value());
+  const off_t data = ::lseek(fd_.get(), start, SEEK_DATA);
+  if (data < 0 && errno == ENXIO) return {limit, true};  // a hole up to the end
+  if (data < 0) return {limit, false};                   // the filesystem does not tell
+  if (data > start) return {std::min<uint64_t>(limit, static_cast<uint64_t>(data - start)), true};
+  const off_t hole = ::lseek(fd_.get(), start, SEEK_HOLE);
+  if (hole <= start) return {limit, false};
+  return {std::min<uint64_t>(limit, static_cast<uint64_t>(hole - start)), false};
+}
+
+}  // namespace drydock

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// A Storage over a regular file or a block device.
+
+#pragma once
+
+#include <string>
+
+#include "src/storage.h"
+#include "src/unique_fd.h"
+
+namespace drydock {
+
+class FileStorage final : public Storage {
+ public:
+  // Opens `path` (O_RDONLY unless `writable`; without touching its access time where the system lets us). Throws for a
+  // directory, a pipe, a socket or a character device, naming what it is.
+  static std::shared_ptr<FileStorage> open(const std::string& path, bool writable);
+
+  // Takes over an open descriptor; `name` is for messages.
+  FileStorage(UniqueFd fd, std::string name, bool writable);
+
+  const std::string& name() const override { return name_; }
+  bool writable() const override { return writable_; }
+  uint64_t size() const override;
+  uint64_t allocated_size() const override;
+  size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
+  void write(HostOffset offset, std::span<const std::byte> data) override;
+  void zero(HostOffset offset, uint64_t length, bool keep_space) override;
+  void discard(HostOffset offset, uint64_t length) override;
+  void truncate(uint64_t size) override;
+  void flush() override;
+  StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
+  int descriptor() const override { return fd_.get(); }
+
+  bool is_block_device() const { return block_device_; }
+
+ private:
+  void check_writable() const;
+  void write_zeros(HostOffset offset, uint64_t length);
+  void grow_to(uint64_t size);
+
+  UniqueFd fd_;
+  std::string name_;
+  bool writable_;
+  bool block_device_ = false;
+  uint64_t fixed_size_ = 0;  // bytes, of a block device
+};
+
+}  // namespace drydock

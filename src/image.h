@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Image: an opened image file of any format, from which disks come.
+//
+// This is the door through which every command opens an image:
+//
+//     auto image = Image::open("guest.qcow2", {});
+//     image->disk()->read(...);
+//
+// Thread-safety: all methods may be called from any thread. Disks handed out keep what they need alive; the Image may
+// go first.
+
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/disk.h"
+#include "src/open_gate.h"
+#include "src/probe.h"
+
+namespace drydock {
+
+inline constexpr uint64_t default_metadata_cache_size = 32 << 20;  // bytes, shared by a whole image, not its chain
+inline constexpr uint64_t min_metadata_cache_size = 64 << 10;
+
+struct OpenOptions {
+  std::optional<Format> format;          // nothing: probe, once
+  std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
+  bool writable = false;
+  bool open_backing = true;  // false: `info`, which opens no second file; disk() then throws
+  uint64_t metadata_cache_size = default_metadata_cache_size;
+  std::shared_ptr<const OpenGate> gate;  // null: LocalFilesGate without further trees
+};
+
+// An internal snapshot as its image describes it (qcow2 specification, Snapshots).
+struct SnapshotInfo {
+  std::string id;
+  std::string name;
+  uint64_t disk_size = 0;      // bytes
+  uint64_t vm_state_size = 0;  // bytes
+  uint32_t date_seconds = 0;   // since the Epoch
+  uint32_t date_nanoseconds = 0;
+  uint64_t vm_clock_nanoseconds = 0;
+  std::optional<uint64_t> instruction_count;
+};
+
+class Image {
+ public:
+  Image() = default;
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+  virtual ~Image() = default;
+
+  // `path` is the user's own word: any local path, opened as it stands.
+  static std::shared_ptr<Image> open(const std::string& path, const OpenOptions& options);
+
+  virtual Format format() const = 0;
+  virtual const Storage& storage() const = 0;
+  const std::string& path() const { return storage().name(); }
+  virtual uint64_t virtual_size() const = 0;
+
+  // The active disk. The same one each time.
+  virtual std::shared_ptr<Disk> disk() const = 0;
+
+  virtual const std::vector<SnapshotInfo>& snapshots() const;
+  // The disk as it was when snapshots()[index] was taken; read-only.
+  virtual std::shared_ptr<Disk> snapshot_disk(size_t index) const;
+
+  // The image below; null for none (or when opened without open_backing).
+  virtual std::shared_ptr<const Image> backing() const { return nullptr; }
+
+  // What the user should be told though it stops nothing: "the image is marked corrupt", ...
+  virtual std::vector<std::string> warnings() const { return {}; }
+};
+
+// One layer of a backing chain, as the layer above opens it; callers outside the engine use Image::open().
+// `storage` holds an image in a known `format`; `above` are the paths of the images on top of it, the topmost first.
+std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin,
+                                  const OpenOptions& options, const std::vector<std::string>& above);
+
+}  // namespace drydock

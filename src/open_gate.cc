@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/open_gate.h"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "src/error.h"
+#include "src/file_storage.h"
+
+namespace drydock {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+const char* role_name(FileRole role) { return role == FileRole::backing_file ? "backing file" : "data file"; }
+
+// "json:{...}", "nbd://host", "ssh:...": a scheme is letters, digits, '+', '-', '.' before a colon that comes before
+// any slash. A local file with a colon in its name can be given as ./name.
+bool looks_like_protocol(const std::string& name) {
+  const size_t colon = name.find(':');
+  return colon != std::string::npos && name.find('/') > colon;
+}
+
+std::string describe(const FileReference& reference) {
+  return fmt::format("{} '{}' named by '{}'", role_name(reference.role), printable(reference.name),
+                     printable(reference.named_by));
+}
+
+bool is_within(const fs::path& path, const fs::path& tree) {
+  return std::mismatch(tree.begin(), tree.end(), path.begin(), path.end()).first == tree.end();
+}
+
+fs::path canonical(const std::string& path, const FileReference& reference) {
+  std::error_code failure;
+  fs::path result = fs::canonical(path, failure);
+  if (failure) throw system_error(failure.value(), fmt::format("Could not open {}", describe(reference)));
+  return result;
+}
+
+// Opens `path`, already canonical, below `tree`: a symlink slipped in since then is refused by the kernel.
+UniqueFd open_beneath(const fs::path& tree, const fs::path& path, bool writable, const FileReference& reference) {
+  const UniqueFd folder(::open(tree.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) throw system_error(errno, fmt::format("Could not open '{}'", printable(tree.string())));
+  const std::string relative = path.lexically_relative(tree).string();
+  open_how how{};
+  how.flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOATIME;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  auto attempt = [&] {
+    return UniqueFd(static_cast<int>(::syscall(SYS_openat2, folder.get(), relative.c_str(), &how, sizeof how)));
+  };
+  UniqueFd fd = attempt();
+  if (!fd && errno == EPERM) {
+    how.flags &= ~static_cast<uint64_t>(O_NOATIME);
+    fd = attempt();
+  }
+  if (!fd) throw system_error(errno, fmt::format("Could not open {}", describe(reference)));
+  return fd;
+}
+
+}  // namespace
+
+std::string resolve_name(const FileReference& reference) {
+  const fs::path name(reference.name);
+  if (name.is_absolute()) return reference.name;
+  return (fs::path(reference.named_by).parent_path() / name).string();
+}
+
+std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bool writable) const {
+  if (reference.name.empty() || reference.name.find('\0') != std::string::npos) {
+    throw Error(ErrorKind::refused, fmt::format("Refused {}: not a file name", describe(reference)));
+  }
+  if (looks_like_protocol(reference.name)) {
+    throw Error(ErrorKind::refused,
+                fmt::format("Refused {}: only plain local paths are opened, never json:, a URL or a "
+                            "driver name",
+                            describe(reference)));
+  }
+  const std::string location = resolve_name(reference);
+  const fs::path path = canonical(location, reference);
+  std::vector<fs::path> trees{canonical(reference.named_by, reference).parent_path()};
+  for (const std::string& tree : allowed_trees_) trees.push_back(canonical(tree, reference));
+  const auto tree = std::ranges::find_if(trees, [&](const fs::path& t) { return is_within(path, t); });
+  if (tree == trees.end()) {
+    throw Error(
+        ErrorKind::refused,
+        fmt::format("Refused {}: it lies in '{}', outside the folder of the image; if you trust the image, allow it "
+                    "with --allow-dir '{}'",
+                    describe(reference), printable(path.parent_path().string()),
+                    printable(path.parent_path().string())));
+  }
+  return std::make_shared<FileStorage>(open_beneath(*tree, path, writable, reference), location, writable);
+}
+
+}  // namespace drydock

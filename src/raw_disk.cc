@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/raw_disk.h"
+
+#include <algorithm>
+#include <array>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace {
+
+constexpr uint64_t sector_size = 512;
+
+}  // namespace
+
+RawDisk::RawDisk(std::shared_ptr<Storage> storage, RawOrigin origin)
+    : storage_(std::move(storage)), origin_(origin), size_(round_up(storage_->size(), sector_size)) {}
+
+void RawDisk::read(GuestOffset offset, std::span<std::byte> buffer) const {
+  check_range({offset, buffer.size()});
+  read_or_zero(*storage_, HostOffset(offset.value()), buffer);
+}
+
+void RawDisk::write(GuestOffset offset, std::span<const std::byte> data) {
+  check_writable();
+  check_range({offset, data.size()});
+  if (origin_ == RawOrigin::probed && offset.value() < sector_size) {
+    std::array<std::byte, sector_size> sector{};
+    read_or_zero(*storage_, HostOffset(0), sector);
+    const auto count = std::min<uint64_t>(data.size(), sector_size - offset.value());
+    std::copy_n(data.begin(), count, sector.begin() + static_cast<std::ptrdiff_t>(offset.value()));
+    if (probe_format(sector) != Format::raw) {
+      throw Error(
+          ErrorKind::refused,
+          fmt::format("{}: refused a write that would make the image look like {}: its format was guessed as raw; "
+                      "give the format (-f raw) to allow it",
+                      storage_->name(), format_name(probe_format(sector))));
+    }
+  }
+  storage_->write(HostOffset(offset.value()), data);
+}
+
+void RawDisk::zero(GuestRange range, bool keep_space) {
+  check_writable();
+  check_range(range);
+  storage_->zero(HostOffset(range.start.value()), range.length, keep_space);
+}
+
+void RawDisk::discard(GuestRange range) {
+  check_writable();
+  check_range(range);
+  storage_->discard(HostOffset(range.start.value()), range.length);
+}
+
+std::vector<Extent> RawDisk::map(GuestRange range, size_t max_extents) const {
+  check_range(range);
+  const uint64_t file_size = storage_->size();
+  std::vector<Extent> extents;
+  while (range.length > 0 && extents.size() < max_extents) {
+    const HostOffset offset(range.start.value());
+    const StorageExtent found =
+        offset.value() < file_size ? storage_->extent_at(offset, range.length) : StorageExtent{range.length, true};
+    extents.push_back({.range = {range.start, found.length},
+                       .present = true,
+                       .zero = found.hole,
+                       .data = !found.hole,
+                       .file = storage_.get(),
+                       .offset = offset});
+    range.start += found.length;
+    range.length -= found.length;
+  }
+  return extents;
+}
+
+}  // namespace drydock

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// A raw image as a Disk: guest offset n is host offset n.
+
+#pragma once
+
+#include "src/disk.h"
+#include "src/probe.h"
+
+namespace drydock {
+
+class RawDisk final : public Disk {
+ public:
+  // Its size is the storage's, rounded up to 512 bytes; what lies behind the storage's end reads as zeros.
+  // Of a `probed` image, writes that would make the first sector look like another format are refused, so that a guest
+  // cannot have its disk taken for a qcow2 image the next time (safety.md, 8).
+  RawDisk(std::shared_ptr<Storage> storage, RawOrigin origin);
+
+  uint64_t size() const override { return size_; }
+  bool writable() const override { return storage_->writable(); }
+  void read(GuestOffset offset, std::span<std::byte> buffer) const override;
+  void write(GuestOffset offset, std::span<const std::byte> data) override;
+  void zero(GuestRange range, bool keep_space) override;
+  void discard(GuestRange range) override;
+  void flush() override { storage_->flush(); }
+  std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+
+ private:
+  std::shared_ptr<Storage> storage_;
+  RawOrigin origin_;
+  uint64_t size_;
+};
+
+}  // namespace drydock

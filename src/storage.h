@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Storage: a growable store of bytes that an image lives in. A file, a block device, memory.
+//
+// Thread-safety: every method may be called from any thread at any time. Concurrent writes to overlapping ranges give
+// either's bytes; everything else is as if done one after the other.
+// Errors: `Error` that names the storage; io, no_space, read_only as the operating system says.
+
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "src/units.h"
+
+namespace drydock {
+
+// A stretch of a storage: bytes that were written, or a hole that reads as zeros and takes no space.
+struct StorageExtent {
+  uint64_t length = 0;  // bytes, at least 1
+  bool hole = false;
+};
+
+class Storage {
+ public:
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  virtual ~Storage() = default;
+
+  // How messages call it: the path as the user or the image gave it.
+  virtual const std::string& name() const = 0;
+  virtual bool writable() const = 0;
+
+  // Bytes. Of a block device: its capacity.
+  virtual uint64_t size() const = 0;
+  // Bytes of the host's space that it takes, at most about size(); what `info` calls disk size.
+  virtual uint64_t allocated_size() const = 0;
+
+  // Reads at `offset` into `buffer`; returns how many bytes there were, fewer than asked only at the end.
+  virtual size_t read(HostOffset offset, std::span<std::byte> buffer) const = 0;
+
+  // Writes all of `data`, growing the storage where it reaches past the end.
+  virtual void write(HostOffset offset, std::span<const std::byte> data) = 0;
+  // Makes the range read as zeros, growing the storage like write(). With `keep_space` the host's space for it stays
+  // (or is) reserved.
+  virtual void zero(HostOffset offset, uint64_t length, bool keep_space) = 0;
+  // Gives the host's space of the range back where it can; afterwards it reads as zeros or as before. Never grows.
+  virtual void discard(HostOffset offset, uint64_t length) = 0;
+  virtual void truncate(uint64_t size) = 0;
+  // Returns when everything written before it survives a power cut.
+  virtual void flush() = 0;
+
+  // What lies at `offset` (below size()), `limit` bytes at most. Data where the operating system does not tell.
+  virtual StorageExtent extent_at(HostOffset offset, uint64_t limit) const = 0;
+
+  // A descriptor whose bytes are this storage's, for in-kernel copies; owned by the storage, -1 where there is none.
+  virtual int descriptor() const { return -1; }
+};
+
+// Fills `buffer` from `offset` on, with zeros past the end of the storage.
+void read_or_zero(const Storage& storage, HostOffset offset, std::span<std::byte> buffer);
+
+// Fills `buffer`, or throws truncated, naming `what` was being read ("L1 table").
+void read_exactly(const Storage& storage, HostOffset offset, std::span<std::byte> buffer, std::string_view what);
+
+}  // namespace drydock

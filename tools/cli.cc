@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/cli.h"
+
+#include <getopt.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include "src/error.h"
+#include "tools/commands.h"
+#include "version.h"
+
+namespace drydock::cli {
+
+namespace {
+
+// Long options without a short name get values from here on in getopt's answer.
+constexpr int first_long_value = 256;
+
+const OptionSpec help_option{'h', "help", "", "show this help and exit"};
+const OptionSpec version_option{'V', "version", "", "show the version and exit"};
+
+std::string short_label(const OptionSpec& spec) { return spec.short_name ? fmt::format("-{}", spec.short_name) : ""; }
+
+std::string long_label(const OptionSpec& spec) {
+  return spec.long_name.empty() ? "" : fmt::format("--{}", spec.long_name);
+}
+
+// -h and -V belong to the command where it has an own use for the letter (virt-df -h).
+std::vector<OptionSpec> with_common_options(const Command& command) {
+  std::vector<OptionSpec> options = command.options;
+  for (OptionSpec common : {help_option, version_option}) {
+    for (const OptionSpec& own : command.options) {
+      if (own.short_name == common.short_name) common.short_name = 0;
+    }
+    options.push_back(common);
+  }
+  return options;
+}
+
+struct Parsed {
+  ParsedOptions options;
+  std::vector<std::string> arguments;
+};
+
+Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::string>& words) {
+  std::string letters = ":";  // a missing argument is told apart from an unknown option
+  std::vector<option> longs;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const OptionSpec& spec = specs[i];
+    const bool takes_value = !spec.argument.empty();
+    if (spec.short_name) letters += spec.short_name;
+    if (spec.short_name && takes_value) letters += ':';
+    if (!spec.long_name.empty()) {
+      longs.push_back({spec.long_name.data(), takes_value ? required_argument : no_argument, nullptr,
+                       first_long_value + static_cast<int>(i)});
+    }
+  }
+  longs.push_back({nullptr, 0, nullptr, 0});
+
+  std::vector<std::string> copies{"drydock"};
+  copies.insert(copies.end(), words.begin(), words.end());
+  std::vector<char*> argv;
+  for (std::string& copy : copies) argv.push_back(copy.data());
+  argv.push_back(nullptr);
+  const int argc = static_cast<int>(copies.size());
+
+  Parsed parsed;
+  optind = 0;  // 0, not 1, makes glibc start afresh
+  opterr = 0;
+  for (;;) {
+    // optind is where getopt will look next: the word that it is about to complain of, when it is a long option.
+    const int answer = getopt_long(argc, argv.data(), letters.c_str(), longs.data(), nullptr);
+    if (answer == -1) break;
+    const char* word = argv[static_cast<size_t>(optind - 1)];
+    if (answer == '?') {
+      usage_error(optopt > 0 && optopt < first_long_value
+                      ? fmt::format("unknown option '-{}'", static_cast<char>(optopt))
+                      : fmt::format("unknown, ambiguous or misused option '{}'", word));
+    }
+    if (answer == ':') usage_error(fmt::format("option '{}' needs a value", word));
+    for (size_t i = 0; i < specs.size(); ++i) {
+      if (answer != specs[i].short_name && answer != first_long_value + static_cast<int>(i)) continue;
+      parsed.options.add(&specs[i], optarg != nullptr ? optarg : "");
+    }
+  }
+  for (int i = optind; i < argc; ++i) parsed.arguments.emplace_back(argv[static_cast<size_t>(i)]);
+  return parsed;
+}
+
+std::string version_line(std::string_view program) {
+  return fmt::format("{} (drydock) {}\n", program, DRYDOCK_VERSION);
+}
+
+std::string program_help() {
+  std::string text =
+      "Usage: drydock COMMAND [OPTION...] [ARGUMENT...]\n\n"
+      "Opens the disk of a virtual machine while the machine is off: serves it over NBD,\n"
+      "shows it as files, reads and edits the guest inside.\n";
+  std::string_view group;
+  for (const Command* command : all_commands()) {
+    if (command->group != group) text += fmt::format("\n{}:\n", command->group);
+    group = command->group;
+    text += fmt::format("  {:<12} {}\n", command->name, command->summary);
+  }
+  text += "\n`drydock COMMAND --help` shows a command's options, `man drydock-COMMAND` its manual.\n";
+  return text;
+}
+
+int run_named(const std::vector<std::string>& argv, Streams& io) {
+  if (argv.size() < 2) {
+    io.err << program_help();
+    return 1;
+  }
+  const std::string& word = argv[1];
+  const std::vector<std::string> rest(argv.begin() + 2, argv.end());
+  if (word == "--version" || word == "-V") {
+    io.out << version_line("drydock");
+    return 0;
+  }
+  if (word == "help" || word == "--help" || word == "-h") {
+    const Command* command = rest.empty() ? nullptr : find_command(rest[0]);
+    io.out << (command ? help_text(*command, fmt::format("drydock {}", command->name)) : program_help());
+    return 0;
+  }
+  const Command* command = find_command(word);
+  if (command == nullptr) {
+    io.err << fmt::format("drydock: unknown command '{}'; `drydock help` lists the commands\n", printable(word));
+    return 1;
+  }
+  return run_command(*command, rest, fmt::format("drydock {}", command->name), io);
+}
+
+}  // namespace
+
+bool ParsedOptions::Given::is(std::string_view name) const {
+  return spec->long_name == name || (name.size() == 1 && spec->short_name == name[0]);
+}
+
+bool ParsedOptions::has(std::string_view name) const { return value(name).has_value(); }
+
+std::optional<std::string> ParsedOptions::value(std::string_view name) const {
+  std::optional<std::string> last;
+  for (const Given& given : given_) {
+    if (given.is(name)) last = given.value;
+  }
+  return last;
+}
+
+std::vector<std::string> ParsedOptions::values(std::string_view name) const {
+  std::vector<std::string> all;
+  for (const Given& given : given_) {
+    if (given.is(name)) all.push_back(given.value);
+  }
+  return all;
+}
+
+void Invocation::warn(std::string_view message) const { io.err << program << ": " << message << '\n'; }
+
+void usage_error(const std::string& message) { throw Error(ErrorKind::usage, message); }
+
+std::string help_text(const Command& command, std::string_view program) {
+  std::string text = fmt::format("Usage: {} {}\n\n{}\n\nOptions:\n", program, command.synopsis, command.summary);
+  for (const OptionSpec& spec : with_common_options(command)) {
+    const std::string separator = spec.short_name && !spec.long_name.empty() ? ", " : "";
+    const std::string value = spec.argument.empty() ? "" : fmt::format(" {}", spec.argument);
+    const std::string indent = spec.short_name ? "" : "    ";
+    const std::string label =
+        fmt::format("  {}{}{}{}{}", indent, short_label(spec), separator, long_label(spec), value);
+    text += label.size() < 28 ? fmt::format("{:<28} {}\n", label, spec.help)
+                              : fmt::format("{}\n{:<28} {}\n", label, "", spec.help);
+  }
+  return text;
+}
+
+int run_command(const Command& command, const std::vector<std::string>& words, const std::string& program, Streams& io,
+                bool as_incumbent) {
+  Invocation invocation{.io = io, .program = program, .as_incumbent = as_incumbent, .options = {}, .arguments = {}};
+  const std::vector<OptionSpec> specs = with_common_options(command);
+  try {
+    Parsed parsed = parse_words(specs, words);
+    invocation.options = std::move(parsed.options);
+    invocation.arguments = std::move(parsed.arguments);
+    if (invocation.options.has("help")) {
+      io.out << help_text(command, program);
+      return 0;
+    }
+    if (invocation.options.has("version")) {
+      io.out << version_line(program);
+      return 0;
+    }
+    const int status = command.run(invocation);
+    io.out.flush();
+    if (!io.out) throw Error(ErrorKind::io, "writing the output failed");
+    return status;
+  } catch (const Error& error) {
+    invocation.warn(error.what());
+    if (error.kind() == ErrorKind::usage) io.err << fmt::format("Try '{} --help' for more information.\n", program);
+  } catch (const std::exception& error) {
+    invocation.warn(error.what());
+  }
+  return 1;
+}
+
+int run_program(const std::vector<std::string>& argv, Streams& io) {
+  const std::string called = std::filesystem::path(argv.empty() ? "drydock" : argv[0]).filename().string();
+  if (const Command* command = find_incumbent(called)) {
+    return run_command(*command, {argv.begin() + 1, argv.end()}, called, io, true);
+  }
+  return run_named(argv, io);
+}
+
+std::vector<OptionSpec> join(std::vector<OptionSpec> a, const std::vector<OptionSpec>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+std::vector<OptionSpec> open_options() {
+  return {
+      {'f', "format", "FORMAT", "format of the image: raw or qcow2 (default: found from its contents)"},
+      {0, "backing-format", "FORMAT", "format of backing files whose overlay does not record it"},
+      {0, "allow-dir", "DIR", "also open backing and data files that lie below DIR (may be repeated)"},
+      {0, "cache-size", "SIZE", "memory for qcow2 metadata, per image (default: 32M)"},
+  };
+}
+
+OpenOptions parse_open_options(const ParsedOptions& options) {
+  OpenOptions result;
+  if (const auto format = options.value("format")) result.format = parse_format(*format);
+  if (const auto format = options.value("backing-format")) result.backing_format = parse_format(*format);
+  if (const auto size = options.value("cache-size")) {
+    result.metadata_cache_size = parse_size(*size, "--cache-size");
+    if (result.metadata_cache_size < min_metadata_cache_size) {
+      usage_error(fmt::format("--cache-size {}: at least {} bytes are needed", *size, min_metadata_cache_size));
+    }
+  }
+  result.gate = std::make_shared<LocalFilesGate>(options.values("allow-dir"));
+  return result;
+}
+
+Format parse_format(std::string_view text) {
+  const std::optional<Format> format = format_by_name(text);
+  if (!format) usage_error(fmt::format("Unknown format '{}': raw and qcow2 are known", printable(text)));
+  return *format;
+}
+
+uint64_t parse_size(std::string_view text, std::string_view what) {
+  const std::string copy(text);
+  char* end = nullptr;
+  const double number = std::strtod(copy.c_str(), &end);
+  const std::string_view suffix(end);
+  constexpr std::string_view suffixes = "bkmgtpe";
+  size_t power = 0;
+  if (suffix.size() == 1) power = suffixes.find(static_cast<char>(std::tolower(static_cast<unsigned char>(suffix[0]))));
+  const bool starts_well = !copy.empty() && (std::isdigit(static_cast<unsigned char>(copy[0])) != 0 || copy[0] == '.');
+  if (end == copy.c_str() || suffix.size() > 1 || power == std::string_view::npos || !starts_well ||
+      copy.find_first_of("xXnN") != std::string::npos) {
+    usage_error(fmt::format("{}: '{}' is not a size: a number with an optional suffix k, M, G, T, P or E is expected",
+                            what, printable(text)));
+  }
+  const double bytes = std::ldexp(number, static_cast<int>(10 * power));
+  if (!(bytes < std::ldexp(1.0, 63))) usage_error(fmt::format("{}: {} is too large", what, text));
+  return static_cast<uint64_t>(bytes);
+}
+
+}  // namespace drydock::cli

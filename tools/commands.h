@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The register of commands: a new command is one file and one line here and in commands.cc.
+
+#pragma once
+
+#include <vector>
+
+#include "tools/cli.h"
+
+namespace drydock::cli {
+
+// All of them, in the order in which `drydock help` lists them.
+const std::vector<const Command*>& all_commands();
+
+// By its own name or its incumbent's; null for none.
+const Command* find_command(std::string_view name);
+const Command* find_incumbent(std::string_view name);
+
+}  // namespace drydock::cli

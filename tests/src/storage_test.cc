@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "src/file_storage.h"
+#include "src/memory_storage.h"
+#include "src/raw_disk.h"
+#include "src/slice_disk.h"
+#include "tests/support/support.h"
+
+namespace drydock {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<std::byte> bytes_of(const Disk& disk) {
+  std::vector<std::byte> bytes(disk.size());
+  disk.read(GuestOffset(0), bytes);
+  return bytes;
+}
+
+TEST(file_storage, safety_1_a_read_only_open_leaves_no_trace) {
+  const test::TempDir dir;
+  const std::string path = dir.file("disk.raw");
+  test::write_file(path, test::random_bytes(1, 8192));
+  const timespec old[2] = {{1000000, 0}, {1000000, 0}};
+  ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), old, 0), 0);
+  {
+    const auto storage = FileStorage::open(path, false);
+    EXPECT_EQ(bytes_of(RawDisk(storage, RawOrigin::given)), test::read_file(path));
+    EXPECT_EQ(::fcntl(storage->descriptor(), F_GETFL) & O_ACCMODE, O_RDONLY);
+    ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), old, 0), 0);
+    std::vector<std::byte> buffer(4096);
+    storage->read(HostOffset(0), buffer);
+  }
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_atime, 1000000);
+  EXPECT_EQ(status.st_mtime, 1000000);
+}
+
+TEST(file_storage, directories_and_missing_files_are_named) {
+  const test::TempDir dir;
+  EXPECT_THAT(test::error_of([&] { FileStorage::open(dir.path().string(), false); }).what(), HasSubstr("a directory"));
+  const Error error = test::error_of([&] { FileStorage::open(dir.file("gone"), false); });
+  EXPECT_EQ(error.kind(), ErrorKind::not_found);
+  EXPECT_THAT(error.what(), HasSubstr(dir.file("gone")));
+}
+
+TEST(raw_disk, rounds_its_size_up_and_reads_zeros_past_the_end) {
+  auto storage = std::make_shared<MemoryStorage>(test::random_bytes(2, 1000));
+  const RawDisk disk(storage, RawOrigin::given);
+  ASSERT_EQ(disk.size(), 1024U);
+  const auto bytes = bytes_of(disk);
+  for (size_t i = 1000; i < 1024; ++i) EXPECT_EQ(bytes[i], std::byte{0});
+}
+
+TEST(raw_disk, maps_holes_of_a_sparse_file) {
+  const test::TempDir dir;
+  const std::string path = dir.file("sparse.raw");
+  test::run_ok({"truncate", "-s", "1M", path});
+  auto storage = FileStorage::open(path, true);
+  RawDisk disk(storage, RawOrigin::given);
+  disk.write(GuestOffset(256 << 10), test::random_bytes(3, 64 << 10));
+  std::vector<Extent> extents;
+  for_each_extent(disk, whole(disk), [&](const Extent& extent) { extents.push_back(extent); });
+  ASSERT_EQ(extents.size(), 3U);
+  EXPECT_TRUE(extents[0].zero);
+  EXPECT_TRUE(extents[1].data);
+  EXPECT_EQ(extents[1].range.start, GuestOffset(256 << 10));
+  EXPECT_EQ(extents[1].range.length, 64U << 10);
+  EXPECT_EQ(extents[1].offset, HostOffset(256 << 10));
+  EXPECT_TRUE(extents[2].zero);
+}
+
+TEST(raw_disk, zero_and_discard_make_holes) {
+  const test::TempDir dir;
+  const std::string path = dir.file("full.raw");
+  test::write_file(path, test::random_bytes(4, 1 << 20));
+  auto storage = FileStorage::open(path, true);
+  RawDisk disk(storage, RawOrigin::given);
+  disk.zero({GuestOffset(0), 512 << 10}, false);
+  const uint64_t after_zero = storage->allocated_size();
+  EXPECT_LE(after_zero, 600U << 10);
+  disk.zero({GuestOffset(0), 512 << 10}, true);
+  EXPECT_GE(storage->allocated_size(), 1U << 20);
+  const auto bytes = bytes_of(disk);
+  for (size_t i = 0; i < 512 << 10; ++i) ASSERT_EQ(bytes[i], std::byte{0});
+}
+
+TEST(raw_disk, safety_8_a_probed_raw_image_refuses_to_become_qcow2) {
+  const std::string header = "QFI\xfb" + std::string("\0\0\0\3", 4);
+  auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>(4096));
+  RawDisk probed(storage, RawOrigin::probed);
+  EXPECT_EQ(test::error_of([&] { probed.write(GuestOffset(0), std::as_bytes(std::span(header))); }).kind(),
+            ErrorKind::refused);
+  probed.write(GuestOffset(4), std::as_bytes(std::span(header)).subspan(4));
+  EXPECT_EQ(test::error_of([&] { probed.write(GuestOffset(0), std::as_bytes(std::span(header)).first(4)); }).kind(),
+            ErrorKind::refused);
+  RawDisk given(storage, RawOrigin::given);
+  given.write(GuestOffset(0), std::as_bytes(std::span(header)));
+}
+
+TEST(disk, ranges_past_the_end_are_refused_without_overflow) {
+  auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>(4096));
+  auto disk = std::make_shared<RawDisk>(storage, RawOrigin::given);
+  std::vector<std::byte> buffer(16);
+  EXPECT_EQ(test::error_of([&] { disk->read(GuestOffset(UINT64_MAX - 4), buffer); }).kind(), ErrorKind::out_of_range);
+  EXPECT_EQ(test::error_of([&] { disk->map({GuestOffset(4096), 1}, 1); }).kind(), ErrorKind::out_of_range);
+  SliceDisk slice(disk, {GuestOffset(1024), 1024});
+  EXPECT_EQ(test::error_of([&] { slice.write(GuestOffset(1020), buffer); }).kind(), ErrorKind::out_of_range);
+  EXPECT_EQ(test::error_of([&] { SliceDisk(disk, {GuestOffset(4000), 1024}); }).kind(), ErrorKind::out_of_range);
+}
+
+}  // namespace
+}  // namespace drydock

@@ -73,6 +73,11 @@ FileStorage::FileStorage(UniqueFd fd, std::string name, bool writable)
   }
 }
 
+std::string FileStorage::identity() const {
+  const struct stat status = status_of(fd_.get(), name_);
+  return fmt::format("{}:{}", status.st_dev, status.st_ino);
+}
+
 uint64_t FileStorage::size() const {
   if (block_device_) return fixed_size_;
   return static_cast<uint64_t>(status_of(fd_.get(), name_).st_size);

@@ -32,6 +32,7 @@ class FileStorage final : public Storage {
   void flush() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
   int descriptor() const override { return fd_.get(); }
+  std::string identity() const override;
 
   bool is_block_device() const { return block_device_; }
 

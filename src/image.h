@@ -23,14 +23,14 @@
 
 namespace drydock {
 
-inline constexpr uint64_t default_metadata_cache_size = 32 << 20;  // bytes, shared by a whole image, not its chain
+inline constexpr uint64_t default_metadata_cache_size = 32 << 20;  // bytes, shared by a whole backing chain
 inline constexpr uint64_t min_metadata_cache_size = 64 << 10;
 
 struct OpenOptions {
   std::optional<Format> format;          // nothing: probe, once
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
-  bool open_backing = true;  // false: `info`, which opens no second file; disk() then throws
+  bool metadata_only = false;  // opens no second file, reads no table; disk() then throws. For `info`.
   uint64_t metadata_cache_size = default_metadata_cache_size;
   std::shared_ptr<const OpenGate> gate;  // null: LocalFilesGate without further trees
 };
@@ -57,6 +57,9 @@ class Image {
   // `path` is the user's own word: any local path, opened as it stands.
   static std::shared_ptr<Image> open(const std::string& path, const OpenOptions& options);
 
+  // The image in any storage, which decides whether it is writable; `options.format` must say in which format it is.
+  static std::shared_ptr<Image> open(std::shared_ptr<Storage> storage, const OpenOptions& options);
+
   virtual Format format() const = 0;
   virtual const Storage& storage() const = 0;
   const std::string& path() const { return storage().name(); }
@@ -69,16 +72,11 @@ class Image {
   // The disk as it was when snapshots()[index] was taken; read-only.
   virtual std::shared_ptr<Disk> snapshot_disk(size_t index) const;
 
-  // The image below; null for none (or when opened without open_backing).
+  // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }
 
   // What the user should be told though it stops nothing: "the image is marked corrupt", ...
   virtual std::vector<std::string> warnings() const { return {}; }
 };
-
-// One layer of a backing chain, as the layer above opens it; callers outside the engine use Image::open().
-// `storage` holds an image in a known `format`; `above` are the paths of the images on top of it, the topmost first.
-std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin,
-                                  const OpenOptions& options, const std::vector<std::string>& above);
 
 }  // namespace drydock

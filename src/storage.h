@@ -58,6 +58,9 @@ class Storage {
 
   // A descriptor whose bytes are this storage's, for in-kernel copies; owned by the storage, -1 where there is none.
   virtual int descriptor() const { return -1; }
+
+  // The same text for storages that are the same file under two names; "" where that cannot be told.
+  virtual std::string identity() const { return {}; }
 };
 
 // Fills `buffer` from `offset` on, with zeros past the end of the storage.

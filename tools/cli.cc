@@ -157,7 +157,7 @@ std::vector<std::string> ParsedOptions::values(std::string_view name) const {
   return all;
 }
 
-void Invocation::warn(std::string_view message) const { io.err << program << ": " << message << '\n'; }
+void Invocation::warn(std::string_view message) const { io.err << program << ": " << printable(message) << '\n'; }
 
 void usage_error(const std::string& message) { throw Error(ErrorKind::usage, message); }
 

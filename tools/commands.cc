@@ -7,7 +7,10 @@
 namespace drydock::cli {
 
 const std::vector<const Command*>& all_commands() {
-  static const std::vector<const Command*> commands{};
+  static const std::vector<const Command*> commands{
+      &info_command(),
+      &map_command(),
+  };
   return commands;
 }
 

@@ -10,6 +10,9 @@
 
 namespace drydock::cli {
 
+const Command& info_command();
+const Command& map_command();
+
 // All of them, in the order in which `drydock help` lists them.
 const std::vector<const Command*>& all_commands();
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// A backing chain while it is being opened: what its layers share, and the guards against chains that do not end.
+
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/image.h"
+#include "src/qcow2/table_cache.h"
+
+namespace drydock {
+
+// More than anyone stacks, few enough to open without running out of descriptors (1024 by default).
+inline constexpr size_t max_backing_depth = 200;
+
+struct Chain {
+  explicit Chain(const OpenOptions& open_options);
+
+  const OpenOptions& options;
+  std::shared_ptr<const OpenGate> gate;
+  std::shared_ptr<qcow2::TableCache> tables;
+  std::vector<std::string> identities;  // of the files opened so far, see Storage::identity()
+};
+
+// Opens the next layer down. Throws invalid for a file that is in the chain already, or for too long a chain.
+std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain);
+
+}  // namespace drydock

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// L2 entries: from the 64 (or 128) bits that describe a guest cluster to what they mean.
+//
+// Images without extended L2 entries are treated as having one subcluster to the cluster, so that readers know only one
+// kind of entry. Clauses: "Cluster mapping", "Extended L2 Entries".
+
+#pragma once
+
+#include <string>
+
+#include "src/qcow2/header.h"
+#include "src/units.h"
+
+namespace drydock::qcow2 {
+
+enum class ClusterState {
+  unallocated,     // the backing file decides
+  zero_plain,      // reads as zeros, takes no space
+  zero_allocated,  // reads as zeros, a place is reserved
+  data,
+  compressed,
+};
+
+// An L2 entry as the table holds it, in host byte order.
+struct L2Entry {
+  uint64_t descriptor = 0;
+  uint64_t subclusters = 0;  // the bitmap of an extended entry, else 0
+};
+
+struct CompressedData {
+  HostOffset offset;
+  uint64_t length = 0;  // bytes up to the end of the last sector: at most 2 clusters
+  auto operator<=>(const CompressedData&) const = default;
+};
+
+// What entries mean in a given image.
+class L2Decoder {
+ public:
+  explicit L2Decoder(const Header& header);
+
+  uint64_t subcluster_size() const { return subcluster_size_; }
+  uint64_t subclusters_per_cluster() const { return subclusters_; }
+
+  // The state of subcluster `index` of the cluster at `guest`. Throws corrupt for an entry that the specification does
+  // not allow: a misaligned offset, a subcluster both allocated and zero, ...; the message has no file name.
+  ClusterState state(const L2Entry& entry, GuestOffset guest, uint64_t index) const;
+
+  // Of an entry whose state is data or zero_allocated: where the cluster starts.
+  HostOffset host_offset(const L2Entry& entry) const;
+  // Of a compressed entry.
+  CompressedData compressed(const L2Entry& entry) const;
+
+ private:
+  ClusterState standard_state(const L2Entry& entry) const;
+  ClusterState subcluster_state(const L2Entry& entry, GuestOffset guest, uint64_t index) const;
+  void check_host_offset(const L2Entry& entry, GuestOffset guest) const;
+
+  uint32_t version_;
+  uint32_t cluster_bits_;
+  bool extended_;
+  bool data_file_;
+  uint64_t subclusters_;
+  uint64_t subcluster_size_;
+};
+
+// The L2 table that an L1 entry points to; 0 where there is none.
+HostOffset l2_table_offset(uint64_t l1_entry);
+
+}  // namespace drydock::qcow2

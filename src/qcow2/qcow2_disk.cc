@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/qcow2_disk.h"
+
+#include <algorithm>
+
+#include "src/error.h"
+#include "src/qcow2/compression.h"
+#include "src/qcow2/refcounts.h"
+
+namespace drydock::qcow2 {
+
+Layer::Layer(std::shared_ptr<Storage> image_storage, const Header& image_header,
+             std::shared_ptr<TableCache> table_cache)
+    : storage(std::move(image_storage)),
+      data_storage(storage),
+      header(image_header),
+      decoder(header),
+      tables(std::move(table_cache)),
+      decoded(header.cluster_size()) {}
+
+bool Layer::metadata_preallocated() const {
+  std::call_once(preallocation_once_, [this] { preallocated_ = is_metadata_preallocated(*storage, header); });
+  return preallocated_;
+}
+
+Qcow2Disk::Qcow2Disk(std::shared_ptr<const Layer> layer, std::vector<uint64_t> l1, uint64_t size)
+    : layer_(std::move(layer)), l1_(std::move(l1)), size_(size) {}
+
+L2Entry Qcow2Disk::entry_at(const TableCache::Slice& slice, uint64_t index) const {
+  if (!layer_->header.extended_l2()) return {(*slice)[index], 0};
+  return {(*slice)[index * 2], (*slice)[index * 2 + 1]};
+}
+
+Qcow2Disk::Mapping Qcow2Disk::translate(GuestRange range) const {
+  const Header& header = layer_->header;
+  const uint64_t coverage = header.l2_coverage();
+  uint64_t l1_index = range.start.value() / coverage;
+  const uint64_t into_table = range.start.value() % coverage;
+  const HostOffset table = l2_table_offset(l1_[l1_index]);
+
+  if (table == HostOffset(0)) {
+    uint64_t length = coverage - into_table;
+    while (length < range.length && l2_table_offset(l1_[++l1_index]) == HostOffset(0)) length += coverage;
+    return {.state = ClusterState::unallocated, .length = std::min(length, range.length)};
+  }
+  if (!table.is_aligned(header.cluster_size())) {
+    throw Error(ErrorKind::corrupt, fmt::format("{}: L2 table offset {:#x} unaligned (L1 index: {:#x})",
+                                                layer_->storage->name(), table.value(), l1_index));
+  }
+  const uint64_t slice_bytes = std::min(header.cluster_size(), max_slice_bytes);
+  const uint64_t slice_entries = slice_bytes / header.l2_entry_size();
+  const uint64_t l2_index = into_table >> header.cluster_bits;
+  const TableCache::Slice slice =
+      layer_->tables->get(*layer_->storage, table + l2_index / slice_entries * slice_bytes, slice_bytes);
+  try {
+    return translate_within_slice(range, slice, l2_index % slice_entries);
+  } catch (const Error& error) {
+    throw error.within(layer_->storage->name());
+  }
+}
+
+Qcow2Disk::Mapping Qcow2Disk::translate_within_slice(GuestRange range, const TableCache::Slice& slice,
+                                                     uint64_t first_entry) const {
+  const Header& header = layer_->header;
+  const L2Decoder& decoder = layer_->decoder;
+  const uint64_t cluster_size = header.cluster_size();
+  const uint64_t entries = slice->size() * sizeof(uint64_t) / header.l2_entry_size();
+  const uint64_t into_cluster = range.start.value() % cluster_size;
+  uint64_t subcluster = into_cluster / decoder.subcluster_size();
+  L2Entry entry = entry_at(slice, first_entry);
+
+  Mapping mapping{.state = decoder.state(entry, range.start, subcluster)};
+  if (mapping.state == ClusterState::compressed) {
+    mapping.length = std::min(cluster_size - into_cluster, range.length);
+    mapping.compressed = decoder.compressed(entry);
+    return mapping;
+  }
+  const bool has_place = mapping.state == ClusterState::data || mapping.state == ClusterState::zero_allocated;
+  if (has_place) mapping.host = decoder.host_offset(entry) + into_cluster;
+
+  // Take in the neighbours behind that are in the same state (and place).
+  mapping.length = decoder.subcluster_size() - into_cluster % decoder.subcluster_size();
+  for (uint64_t index = first_entry; mapping.length < range.length; mapping.length += decoder.subcluster_size()) {
+    if (++subcluster == decoder.subclusters_per_cluster()) {
+      if (++index == entries) break;
+      subcluster = 0;
+      entry = entry_at(slice, index);
+    }
+    const GuestOffset guest = range.start + mapping.length;
+    if (decoder.state(entry, guest, subcluster) != mapping.state) break;
+    const HostOffset host = decoder.host_offset(entry) + guest.value() % cluster_size;
+    if (has_place && host != mapping.host + mapping.length) break;
+  }
+  mapping.length = std::min(mapping.length, range.length);
+  return mapping;
+}
+
+void Qcow2Disk::read(GuestOffset offset, std::span<std::byte> buffer) const {
+  check_range({offset, buffer.size()});
+  while (!buffer.empty()) {
+    const Mapping mapping = translate({offset, buffer.size()});
+    read_mapped(mapping, offset, buffer.first(mapping.length));
+    offset += mapping.length;
+    buffer = buffer.subspan(mapping.length);
+  }
+}
+
+void Qcow2Disk::read_mapped(const Mapping& mapping, GuestOffset offset, std::span<std::byte> buffer) const {
+  switch (mapping.state) {
+    case ClusterState::unallocated:
+      return read_backing(offset, buffer);
+    case ClusterState::zero_plain:
+    case ClusterState::zero_allocated:
+      std::ranges::fill(buffer, std::byte{0});
+      return;
+    case ClusterState::data:
+      return read_data(mapping, offset, buffer);
+    case ClusterState::compressed:
+      return read_compressed(mapping.compressed, offset, buffer);
+  }
+}
+
+// The last cluster of a file may be cut short where nothing but zeros would follow; a cluster that starts past the end
+// is lost data, and saying so beats returning zeros.
+void Qcow2Disk::read_data(const Mapping& mapping, GuestOffset offset, std::span<std::byte> buffer) const {
+  const Storage& storage = *layer_->data_storage;
+  const size_t got = storage.read(mapping.host, buffer);
+  if (got == buffer.size()) return;
+  const uint64_t last_cluster = round_down(mapping.host.value() + buffer.size() - 1, layer_->header.cluster_size());
+  const uint64_t file_size = storage.size();
+  if (last_cluster >= file_size && !layer_->header.has_data_file()) {
+    throw Error(
+        ErrorKind::corrupt,
+        fmt::format(
+            "{}: the file is truncated: guest offset {:#x} lies in the cluster at {:#x}, but the file ends at {:#x}",
+            storage.name(), (offset + (last_cluster - mapping.host.value())).value(), last_cluster, file_size));
+  }
+  std::ranges::fill(buffer.subspan(got), std::byte{0});
+}
+
+void Qcow2Disk::read_compressed(const CompressedData& data, GuestOffset offset, std::span<std::byte> buffer) const {
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  if (buffer.size() == cluster_size) return decode(data, offset, buffer);
+  const auto cluster = layer_->decoded.get(data, [&](std::span<std::byte> target) { decode(data, offset, target); });
+  const uint64_t into_cluster = offset.value() % cluster_size;
+  std::ranges::copy(std::span(*cluster).subspan(into_cluster, buffer.size()), buffer.begin());
+}
+
+void Qcow2Disk::decode(const CompressedData& data, GuestOffset offset, std::span<std::byte> cluster) const {
+  thread_local std::vector<std::byte> input;
+  input.resize(data.length);
+  // The last sector of the last cluster's data need not be whole in the file.
+  const size_t got = layer_->storage->read(data.offset, input);
+  if (got == 0 || !decompress(layer_->header.compression, std::span(input).first(got), cluster)) {
+    throw Error(ErrorKind::corrupt,
+                fmt::format("{}: the compressed cluster at guest offset {:#x} (file offset {:#x}, {} bytes) "
+                            "cannot be decoded",
+                            layer_->storage->name(), offset.value(), data.offset.value(), data.length));
+  }
+}
+
+void Qcow2Disk::read_backing(GuestOffset offset, std::span<std::byte> buffer) const {
+  const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
+  const uint64_t below =
+      offset.value() < backing_size ? std::min<uint64_t>(buffer.size(), backing_size - offset.value()) : 0;
+  if (below > 0) layer_->backing->read(offset, buffer.first(below));
+  std::ranges::fill(buffer.subspan(below), std::byte{0});
+}
+
+std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
+  check_range(range);
+  std::vector<Extent> extents;
+  while (range.length > 0 && extents.size() < max_extents) {
+    const Mapping mapping = translate(range);
+    const GuestRange here{range.start, mapping.length};
+    switch (mapping.state) {
+      case ClusterState::unallocated:
+        map_backing(here, max_extents, extents);
+        break;
+      case ClusterState::zero_plain:
+        extents.push_back({.range = here, .present = true, .zero = true});
+        break;
+      case ClusterState::zero_allocated:
+        extents.push_back(
+            {.range = here, .present = true, .zero = true, .file = layer_->data_storage.get(), .offset = mapping.host});
+        break;
+      case ClusterState::data:
+        map_data(mapping, here.start, max_extents, extents);
+        break;
+      case ClusterState::compressed:
+        extents.push_back({.range = here, .present = true, .data = true, .compressed = true});
+        break;
+    }
+    const GuestOffset reached = extents.back().range.end();
+    range.length -= reached - range.start;
+    range.start = reached;
+  }
+  return extents;
+}
+
+void Qcow2Disk::map_backing(GuestRange range, size_t max_extents, std::vector<Extent>& extents) const {
+  const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
+  if (range.start.value() >= backing_size) {
+    extents.push_back({.range = range, .zero = true});
+    return;
+  }
+  range.length = std::min(range.length, backing_size - range.start.value());
+  for (Extent extent : layer_->backing->map(range, max_extents - extents.size())) {
+    ++extent.depth;
+    extents.push_back(extent);
+  }
+}
+
+// In an image with preallocated metadata the clusters of a data run may be holes in the file, which read as zeros.
+void Qcow2Disk::map_data(const Mapping& mapping, GuestOffset start, size_t max_extents,
+                         std::vector<Extent>& extents) const {
+  const Storage* file = layer_->data_storage.get();
+  const bool look_below = layer_->metadata_preallocated();
+  for (uint64_t done = 0; done < mapping.length && extents.size() < max_extents;) {
+    StorageExtent piece{mapping.length - done, false};
+    if (look_below) {
+      const HostOffset host = mapping.host + done;
+      piece = host.value() < file->size() ? file->extent_at(host, piece.length) : StorageExtent{piece.length, true};
+    }
+    extents.push_back({.range = {start + done, piece.length},
+                       .present = true,
+                       .zero = piece.hole,
+                       .data = true,
+                       .file = file,
+                       .offset = mapping.host + done});
+    done += piece.length;
+  }
+}
+
+}  // namespace drydock::qcow2

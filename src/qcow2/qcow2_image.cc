@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/qcow2_image.h"
+
+#include "src/byteorder.h"
+#include "src/error.h"
+#include "src/qcow2/refcounts.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr uint64_t sector_size = 512;
+
+const char* crypt_method_name(CryptMethod method) { return method == CryptMethod::luks ? "LUKS" : "AES"; }
+
+// Names of `storage`'s tables are checked against its size once, so that a truncated image is refused at the door and
+// not in the middle of a copy.
+void check_within_file(const Storage& storage, uint64_t file_size, HostOffset offset, uint64_t length,
+                       std::string_view what) {
+  if (range_fits(offset.value(), length, file_size)) return;
+  throw Error(
+      ErrorKind::truncated,
+      fmt::format("{}: the file is truncated, or its metadata damaged: {} lies at {:#x}, but the file ends at {:#x}",
+                  printable(storage.name()), what, offset.value(), file_size));
+}
+
+}  // namespace
+
+Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
+  const Header header = read_header(*storage);
+  const std::string name = printable(storage->name());
+  if (storage->writable()) {
+    throw Error(ErrorKind::read_only, fmt::format("{}: qcow2 images are opened for reading only", name));
+  }
+  layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
+  snapshots_ = read_snapshot_table(*layer_->storage, header);
+  for (const Snapshot& snapshot : snapshots_) snapshot_infos_.push_back(snapshot.info);
+  if (chain.options.metadata_only) return;
+
+  if (header.crypt_method != CryptMethod::none) {
+    throw Error(ErrorKind::unsupported, fmt::format("{}: the image is encrypted ({}); encrypted images cannot be read",
+                                                    name, crypt_method_name(header.crypt_method)));
+  }
+  std::vector<uint64_t> l1 = read_l1(header.l1_offset, header.l1_entries, virtual_size(), "the L1 table");
+  check_refcount_blocks();
+  open_data_file(chain);
+  open_backing(chain);
+  disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(l1), virtual_size());
+}
+
+// A size that is no multiple of a sector loses its tail, as under QEMU: no disk has half a sector.
+uint64_t Qcow2Image::virtual_size() const { return round_down(layer_->header.size, sector_size); }
+
+std::shared_ptr<Disk> Qcow2Image::disk() const {
+  if (!disk_) throw Error(ErrorKind::usage, fmt::format("{}: was opened for its metadata only", path()));
+  return disk_;
+}
+
+std::shared_ptr<Disk> Qcow2Image::snapshot_disk(size_t index) const {
+  const Snapshot& snapshot = snapshots_.at(index);
+  const std::string what = fmt::format("the L1 table of snapshot '{}'", printable(snapshot.info.name));
+  const uint64_t size = round_down(snapshot.info.disk_size, sector_size);
+  return std::make_shared<Qcow2Disk>(layer_, read_l1(snapshot.l1_offset, snapshot.l1_entries, size, what), size);
+}
+
+std::vector<std::string> Qcow2Image::warnings() const {
+  std::vector<std::string> warnings;
+  const std::string name = printable(path());
+  if (header().is(incompatible::corrupt)) {
+    warnings.push_back(fmt::format("{}: the image is marked corrupt; what is read may be wrong", name));
+  }
+  if (header().is(incompatible::dirty)) {
+    warnings.push_back(
+        fmt::format("{}: the image was not closed cleanly; its reference counts may be out of date", name));
+  }
+  return warnings;
+}
+
+std::vector<uint64_t> Qcow2Image::read_l1(HostOffset offset, uint64_t entries, uint64_t size,
+                                          std::string_view what) const {
+  const Header& header = layer_->header;
+  const Storage& storage = *layer_->storage;
+  const std::string name = printable(storage.name());
+  const uint64_t needed = divide_up(size, header.l2_coverage());
+  if (entries * sizeof(uint64_t) > max_l1_table_bytes) {
+    throw Error(ErrorKind::invalid, fmt::format("{}: {} is too large: {} entries", name, what, entries));
+  }
+  if (needed > entries) {
+    throw Error(ErrorKind::invalid, fmt::format("{}: {} is too small: {} entries cannot describe a disk of {} bytes",
+                                                name, what, entries, size));
+  }
+  if (!offset.is_aligned(header.cluster_size())) {
+    throw Error(ErrorKind::invalid,
+                fmt::format("{}: {} lies at {:#x}, which is not aligned to a cluster", name, what, offset.value()));
+  }
+  std::vector<uint64_t> l1(needed);
+  read_exactly(storage, offset, std::as_writable_bytes(std::span(l1)), what);
+  const uint64_t file_size = storage.size();
+  for (uint64_t& entry : l1) {
+    entry = byte_swap(entry);
+    const HostOffset table = l2_table_offset(entry);
+    if (table != HostOffset(0)) check_within_file(storage, file_size, table, header.cluster_size(), "an L2 table");
+  }
+  return l1;
+}
+
+void Qcow2Image::check_refcount_blocks() const {
+  const Storage& storage = *layer_->storage;
+  const uint64_t file_size = storage.size();
+  for (const HostOffset block : read_refcount_table(storage, header())) {
+    if (block != HostOffset(0))
+      check_within_file(storage, file_size, block, header().cluster_size(), "a refcount block");
+  }
+}
+
+void Qcow2Image::open_data_file(const Chain& chain) {
+  if (!header().has_data_file()) return;
+  if (!header().data_file) {
+    throw Error(ErrorKind::invalid,
+                fmt::format("{}: the image needs an external data file, but names none", printable(path())));
+  }
+  layer_->data_storage = chain.gate->open({*header().data_file, path(), FileRole::data_file}, false);
+}
+
+void Qcow2Image::open_backing(Chain& chain) {
+  if (!header().backing_file) return;
+  const FileReference reference{*header().backing_file, path(), FileRole::backing_file};
+  std::optional<Format> format = chain.options.backing_format;
+  if (header().backing_format) {
+    format = format_by_name(*header().backing_format);
+    if (!format) {
+      throw Error(ErrorKind::unsupported,
+                  fmt::format("{}: backing file '{}' has the format '{}'; raw and qcow2 are known", printable(path()),
+                              printable(reference.name), printable(*header().backing_format)));
+    }
+  }
+  if (!format) {
+    throw Error(ErrorKind::refused,
+                fmt::format("{}: does not record the format of its backing file '{}', and guessing it is "
+                            "not safe; give it with --backing-format",
+                            printable(path()), printable(reference.name)));
+  }
+  backing_ = open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain);
+  layer_->backing = backing_->disk();
+}
+
+}  // namespace drydock::qcow2

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// A qcow2 image, opened: its header, its snapshots, its place in a backing chain.
+
+#pragma once
+
+#include "src/chain.h"
+#include "src/image.h"
+#include "src/qcow2/qcow2_disk.h"
+#include "src/qcow2/snapshot_table.h"
+
+namespace drydock::qcow2 {
+
+class Qcow2Image final : public Image {
+ public:
+  // Checks that all of the metadata that the active state needs lies in the file, and opens what the image names
+  // through the gate of `chain`.
+  Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain);
+
+  Format format() const override { return Format::qcow2; }
+  const Storage& storage() const override { return *layer_->storage; }
+  uint64_t virtual_size() const override;
+  std::shared_ptr<Disk> disk() const override;
+  const std::vector<SnapshotInfo>& snapshots() const override { return snapshot_infos_; }
+  std::shared_ptr<Disk> snapshot_disk(size_t index) const override;
+  std::shared_ptr<const Image> backing() const override { return backing_; }
+  std::vector<std::string> warnings() const override;
+
+  const Header& header() const { return layer_->header; }
+
+ private:
+  void open_data_file(const Chain& chain);
+  void open_backing(Chain& chain);
+  // Reads the entries that a disk of `size` bytes needs. `what` is for messages ("the L1 table").
+  std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries, uint64_t size, std::string_view what) const;
+  void check_refcount_blocks() const;
+
+  std::shared_ptr<Layer> layer_;
+  std::vector<Snapshot> snapshots_;
+  std::vector<SnapshotInfo> snapshot_infos_;
+  std::shared_ptr<const Image> backing_;
+  std::shared_ptr<Qcow2Disk> disk_;  // null when opened for its metadata only
+};
+
+}  // namespace drydock::qcow2

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Reference counts, for reading ("Host cluster management").
+
+#pragma once
+
+#include <vector>
+
+#include "src/qcow2/header.h"
+
+namespace drydock::qcow2 {
+
+// Whether clusters are allocated that the host's filesystem holds no bytes for: the mark of preallocation=metadata,
+// where data clusters may be holes in the file. Counts as QEMU does, so that maps say the same.
+bool is_metadata_preallocated(const Storage& storage, const Header& header);
+
+// The refcount table: the offsets of refcount blocks, 0 for none. Throws truncated.
+std::vector<HostOffset> read_refcount_table(const Storage& storage, const Header& header);
+
+}  // namespace drydock::qcow2

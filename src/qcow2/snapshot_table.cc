@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/snapshot_table.h"
+
+#include <array>
+
+#include "src/byteorder.h"
+#include "src/error.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr uint64_t fixed_bytes = 40;
+constexpr uint32_t max_extra_bytes = 1024;  // QEMU's limit; 24 are defined
+
+std::string read_text(const Storage& storage, HostOffset offset, size_t length) {
+  std::string text(length, '\0');
+  read_exactly(storage, offset, std::as_writable_bytes(std::span(text)), "the snapshot table");
+  return text;
+}
+
+// Decodes the entry at `offset` and moves `offset` behind it.
+Snapshot read_entry(const Storage& storage, const Header& header, HostOffset& offset) {
+  std::array<std::byte, fixed_bytes> fixed{};
+  read_exactly(storage, offset, fixed, "the snapshot table");
+  const auto id_length = load_be<uint16_t>(fixed, 12);
+  const auto name_length = load_be<uint16_t>(fixed, 14);
+  const auto extra_length = load_be<uint32_t>(fixed, 36);
+  if (extra_length > max_extra_bytes) {
+    throw Error(ErrorKind::invalid,
+                fmt::format("{}: Too much extra metadata in the snapshot table entry at {:#x}: {} bytes",
+                            printable(storage.name()), offset.value(), extra_length));
+  }
+  const std::string extra = read_text(storage, offset + fixed_bytes, extra_length);
+  const auto extra_bytes = std::as_bytes(std::span(extra));
+
+  Snapshot snapshot;
+  snapshot.l1_offset = HostOffset(load_be<uint64_t>(fixed, 0));
+  snapshot.l1_entries = load_be<uint32_t>(fixed, 8);
+  snapshot.info.date_seconds = load_be<uint32_t>(fixed, 16);
+  snapshot.info.date_nanoseconds = load_be<uint32_t>(fixed, 20);
+  snapshot.info.vm_clock_nanoseconds = load_be<uint64_t>(fixed, 24);
+  snapshot.info.vm_state_size = extra_length >= 8 ? load_be<uint64_t>(extra_bytes, 0) : load_be<uint32_t>(fixed, 32);
+  snapshot.info.disk_size = extra_length >= 16 ? load_be<uint64_t>(extra_bytes, 8) : header.size;
+  // QEMU's own field, "icount"; all ones where there is none.
+  if (extra_length >= 24 && load_be<uint64_t>(extra_bytes, 16) != UINT64_MAX) {
+    snapshot.info.instruction_count = load_be<uint64_t>(extra_bytes, 16);
+  }
+  snapshot.info.id = read_text(storage, offset + fixed_bytes + extra_length, id_length);
+  snapshot.info.name = read_text(storage, offset + fixed_bytes + extra_length + id_length, name_length);
+  offset += round_up(fixed_bytes + extra_length + id_length + name_length, 8);
+  return snapshot;
+}
+
+}  // namespace
+
+std::vector<Snapshot> read_snapshot_table(const Storage& storage, const Header& header) {
+  std::vector<Snapshot> snapshots;
+  HostOffset offset = header.snapshots_offset;
+  for (uint32_t i = 0; i < header.snapshot_count; ++i) {
+    snapshots.push_back(read_entry(storage, header, offset));
+    if (offset - header.snapshots_offset > max_snapshot_table_bytes) {
+      throw Error(ErrorKind::invalid, fmt::format("{}: Snapshot table is too big: more than {} bytes",
+                                                  printable(storage.name()), max_snapshot_table_bytes));
+    }
+  }
+  return snapshots;
+}
+
+}  // namespace drydock::qcow2

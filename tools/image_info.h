@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// What `info` says of an image, as qemu-img words it for people and for programs.
+
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "src/image.h"
+
+namespace drydock::cli {
+
+nlohmann::json image_info_json(const Image& image);
+std::string image_info_text(const Image& image);
+
+// "1.27 MiB", with three significant digits, as qemu-img prints sizes.
+std::string human_size(uint64_t bytes);
+
+}  // namespace drydock::cli

@@ -48,7 +48,7 @@ ClusterState L2Decoder::subcluster_state(const L2Entry& entry, GuestOffset guest
   if (!has_cluster && allocated != 0) corrupt("subclusters are allocated, but the cluster is not", entry, guest);
   if ((allocated >> index & 1) != 0) return ClusterState::data;
   if ((zero >> index & 1) != 0) return has_cluster ? ClusterState::zero_allocated : ClusterState::zero_plain;
-  return ClusterState::unallocated;
+  return has_cluster ? ClusterState::reserved : ClusterState::unallocated;
 }
 
 void L2Decoder::check_host_offset(const L2Entry& entry, GuestOffset guest) const {
@@ -70,7 +70,7 @@ ClusterState L2Decoder::state(const L2Entry& entry, GuestOffset guest, uint64_t 
     return standard;
   }
   if (version_ < 3 && (entry.descriptor & zero_flag) != 0) corrupt("a zero cluster in a version 2 image", entry, guest);
-  if (standard == ClusterState::data || standard == ClusterState::zero_allocated) check_host_offset(entry, guest);
+  if (has_place(standard)) check_host_offset(entry, guest);
   return extended_ ? subcluster_state(entry, guest, index) : standard;
 }
 

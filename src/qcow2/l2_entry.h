@@ -16,11 +16,16 @@ namespace drydock::qcow2 {
 
 enum class ClusterState {
   unallocated,     // the backing file decides
+  reserved,        // a subcluster for which the backing file decides, though its cluster has a place
   zero_plain,      // reads as zeros, takes no space
   zero_allocated,  // reads as zeros, a place is reserved
   data,
   compressed,
 };
+
+constexpr bool has_place(ClusterState state) {
+  return state == ClusterState::reserved || state == ClusterState::zero_allocated || state == ClusterState::data;
+}
 
 // An L2 entry as the table holds it, in host byte order.
 struct L2Entry {
@@ -46,7 +51,7 @@ class L2Decoder {
   // not allow: a misaligned offset, a subcluster both allocated and zero, ...; the message has no file name.
   ClusterState state(const L2Entry& entry, GuestOffset guest, uint64_t index) const;
 
-  // Of an entry whose state is data or zero_allocated: where the cluster starts.
+  // Of an entry whose state has a place (see has_place): where the cluster starts.
   HostOffset host_offset(const L2Entry& entry) const;
   // Of a compressed entry.
   CompressedData compressed(const L2Entry& entry) const;

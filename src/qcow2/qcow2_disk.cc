@@ -76,8 +76,8 @@ Qcow2Disk::Mapping Qcow2Disk::translate_within_slice(GuestRange range, const Tab
     mapping.compressed = decoder.compressed(entry);
     return mapping;
   }
-  const bool has_place = mapping.state == ClusterState::data || mapping.state == ClusterState::zero_allocated;
-  if (has_place) mapping.host = decoder.host_offset(entry) + into_cluster;
+  const bool placed = has_place(mapping.state);
+  if (placed) mapping.host = decoder.host_offset(entry) + into_cluster;
 
   // Take in the neighbours behind that are in the same state (and place).
   mapping.length = decoder.subcluster_size() - into_cluster % decoder.subcluster_size();
@@ -90,7 +90,7 @@ Qcow2Disk::Mapping Qcow2Disk::translate_within_slice(GuestRange range, const Tab
     const GuestOffset guest = range.start + mapping.length;
     if (decoder.state(entry, guest, subcluster) != mapping.state) break;
     const HostOffset host = decoder.host_offset(entry) + guest.value() % cluster_size;
-    if (has_place && host != mapping.host + mapping.length) break;
+    if (placed && host != mapping.host + mapping.length) break;
   }
   mapping.length = std::min(mapping.length, range.length);
   return mapping;
@@ -109,6 +109,7 @@ void Qcow2Disk::read(GuestOffset offset, std::span<std::byte> buffer) const {
 void Qcow2Disk::read_mapped(const Mapping& mapping, GuestOffset offset, std::span<std::byte> buffer) const {
   switch (mapping.state) {
     case ClusterState::unallocated:
+    case ClusterState::reserved:
       return read_backing(offset, buffer);
     case ClusterState::zero_plain:
     case ClusterState::zero_allocated:
@@ -176,7 +177,8 @@ std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
     const GuestRange here{range.start, mapping.length};
     switch (mapping.state) {
       case ClusterState::unallocated:
-        map_backing(here, max_extents, extents);
+      case ClusterState::reserved:
+        map_backing(mapping, here.start, max_extents, extents);
         break;
       case ClusterState::zero_plain:
         extents.push_back({.range = here, .present = true, .zero = true});
@@ -199,14 +201,16 @@ std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
   return extents;
 }
 
-void Qcow2Disk::map_backing(GuestRange range, size_t max_extents, std::vector<Extent>& extents) const {
+void Qcow2Disk::map_backing(const Mapping& mapping, GuestOffset start, size_t max_extents,
+                            std::vector<Extent>& extents) const {
   const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
-  if (range.start.value() >= backing_size) {
-    extents.push_back({.range = range, .zero = true});
+  if (start.value() >= backing_size) {
+    const Storage* file = mapping.state == ClusterState::reserved ? layer_->data_storage.get() : nullptr;
+    extents.push_back({.range = {start, mapping.length}, .zero = true, .file = file, .offset = mapping.host});
     return;
   }
-  range.length = std::min(range.length, backing_size - range.start.value());
-  for (Extent extent : layer_->backing->map(range, max_extents - extents.size())) {
+  const GuestRange below{start, std::min(mapping.length, backing_size - start.value())};
+  for (Extent extent : layer_->backing->map(below, max_extents - extents.size())) {
     ++extent.depth;
     extents.push_back(extent);
   }

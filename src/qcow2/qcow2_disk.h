@@ -56,7 +56,7 @@ class Qcow2Disk final : public Disk {
   struct Mapping {
     ClusterState state = ClusterState::unallocated;
     uint64_t length = 0;        // bytes
-    HostOffset host;            // of data and zero_allocated
+    HostOffset host;            // of states that have a place
     CompressedData compressed;  // of compressed
   };
 
@@ -71,7 +71,7 @@ class Qcow2Disk final : public Disk {
   void read_backing(GuestOffset offset, std::span<std::byte> buffer) const;
   void decode(const CompressedData& data, GuestOffset offset, std::span<std::byte> cluster) const;
 
-  void map_backing(GuestRange range, size_t max_extents, std::vector<Extent>& extents) const;
+  void map_backing(const Mapping& mapping, GuestOffset start, size_t max_extents, std::vector<Extent>& extents) const;
   void map_data(const Mapping& mapping, GuestOffset start, size_t max_extents, std::vector<Extent>& extents) const;
 
   std::shared_ptr<const Layer> layer_;

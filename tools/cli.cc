@@ -4,9 +4,13 @@
 
 #include <getopt.h>
 
+#include <algorithm>
+#include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 
 #include "src/error.h"
 #include "tools/commands.h"
@@ -40,6 +44,29 @@ std::vector<OptionSpec> with_common_options(const Command& command) {
   return options;
 }
 
+// getopt's answer to an option that it will not take, in words. `word` is the one before optind; it holds the option
+// where that is a long one.
+[[noreturn]] void refuse(const std::vector<OptionSpec>& specs, int answer, std::string_view word) {
+  if (optopt >= first_long_value) {
+    const std::string label = long_label(specs[static_cast<size_t>(optopt - first_long_value)]);
+    usage_error(answer == ':' ? fmt::format("option '{}' needs a value", label)
+                              : fmt::format("option '{}' takes no value", label));
+  }
+  if (optopt != 0) {
+    const std::string label = fmt::format("-{}", printable(std::string(1, static_cast<char>(optopt))));
+    usage_error(answer == ':' ? fmt::format("option '{}' needs a value", label)
+                              : fmt::format("unknown option '{}'", label));
+  }
+  const std::string_view typed = word.substr(0, word.find('='));
+  std::string candidates;
+  for (const OptionSpec& spec : specs) {
+    const std::string label = long_label(spec);
+    if (!label.empty() && label.starts_with(typed)) candidates += fmt::format(" {}", label);
+  }
+  usage_error(candidates.empty() ? fmt::format("unknown option '{}'", printable(typed))
+                                 : fmt::format("option '{}' is ambiguous:{}", typed, candidates));
+}
+
 struct Parsed {
   ParsedOptions options;
   std::vector<std::string> arguments;
@@ -71,16 +98,9 @@ Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::
   optind = 0;  // 0, not 1, makes glibc start afresh
   opterr = 0;
   for (;;) {
-    // optind is where getopt will look next: the word that it is about to complain of, when it is a long option.
     const int answer = getopt_long(argc, argv.data(), letters.c_str(), longs.data(), nullptr);
     if (answer == -1) break;
-    const char* word = argv[static_cast<size_t>(optind - 1)];
-    if (answer == '?') {
-      usage_error(optopt > 0 && optopt < first_long_value
-                      ? fmt::format("unknown option '-{}'", static_cast<char>(optopt))
-                      : fmt::format("unknown, ambiguous or misused option '{}'", word));
-    }
-    if (answer == ':') usage_error(fmt::format("option '{}' needs a value", word));
+    if (answer == '?' || answer == ':') refuse(specs, answer, argv[static_cast<size_t>(optind - 1)]);
     for (size_t i = 0; i < specs.size(); ++i) {
       if (answer != specs[i].short_name && answer != first_long_value + static_cast<int>(i)) continue;
       parsed.options.add(&specs[i], optarg != nullptr ? optarg : "");
@@ -109,6 +129,11 @@ std::string program_help() {
   return text;
 }
 
+int unknown_command(std::string_view word, Streams& io) {
+  io.err << fmt::format("drydock: unknown command '{}'; `drydock help` lists the commands\n", printable(word));
+  return 1;
+}
+
 int run_named(const std::vector<std::string>& argv, Streams& io) {
   if (argv.size() < 2) {
     io.err << program_help();
@@ -121,15 +146,17 @@ int run_named(const std::vector<std::string>& argv, Streams& io) {
     return 0;
   }
   if (word == "help" || word == "--help" || word == "-h") {
-    const Command* command = rest.empty() ? nullptr : find_command(rest[0]);
-    io.out << (command ? help_text(*command, fmt::format("drydock {}", command->name)) : program_help());
+    if (rest.empty()) {
+      io.out << program_help();
+      return 0;
+    }
+    const Command* command = find_command(rest[0]);
+    if (command == nullptr) return unknown_command(rest[0], io);
+    io.out << help_text(*command, fmt::format("drydock {}", command->name));
     return 0;
   }
   const Command* command = find_command(word);
-  if (command == nullptr) {
-    io.err << fmt::format("drydock: unknown command '{}'; `drydock help` lists the commands\n", printable(word));
-    return 1;
-  }
+  if (command == nullptr) return unknown_command(word, io);
   return run_command(*command, rest, fmt::format("drydock {}", command->name), io);
 }
 
@@ -247,22 +274,32 @@ Format parse_format(std::string_view text) {
 }
 
 uint64_t parse_size(std::string_view text, std::string_view what) {
-  const std::string copy(text);
-  char* end = nullptr;
-  const double number = std::strtod(copy.c_str(), &end);
-  const std::string_view suffix(end);
+  constexpr std::string_view digits = "0123456789";
   constexpr std::string_view suffixes = "bkmgtpe";
-  size_t power = 0;
-  if (suffix.size() == 1) power = suffixes.find(static_cast<char>(std::tolower(static_cast<unsigned char>(suffix[0]))));
-  const bool starts_well = !copy.empty() && (std::isdigit(static_cast<unsigned char>(copy[0])) != 0 || copy[0] == '.');
-  if (end == copy.c_str() || suffix.size() > 1 || power == std::string_view::npos || !starts_well ||
-      copy.find_first_of("xXnN") != std::string::npos) {
+  // Whole and fraction apart: a double does not hold every number of bytes.
+  const std::string_view whole = text.substr(0, std::min(text.find_first_not_of(digits), text.size()));
+  std::string_view rest = text.substr(whole.size());
+  std::string_view fraction;
+  if (rest.starts_with('.')) {
+    fraction = rest.substr(0, std::min(rest.find_first_not_of(digits, 1), rest.size()));
+    rest.remove_prefix(fraction.size());
+  }
+  const char suffix = rest.empty() ? 'b' : static_cast<char>(std::tolower(static_cast<unsigned char>(rest[0])));
+  const size_t power = suffixes.find(suffix);
+  const bool has_digits = !whole.empty() || fraction.size() > 1;
+  if (!has_digits || rest.size() > 1 || power == std::string_view::npos) {
     usage_error(fmt::format("{}: '{}' is not a size: a number with an optional suffix k, M, G, T, P or E is expected",
                             what, printable(text)));
   }
-  const double bytes = std::ldexp(number, static_cast<int>(10 * power));
-  if (!(bytes < std::ldexp(1.0, 63))) usage_error(fmt::format("{}: {} is too large", what, text));
-  return static_cast<uint64_t>(bytes);
+  const int shift = static_cast<int>(10 * power);
+  uint64_t units = 0;
+  const auto parsed = std::from_chars(whole.data(), whole.data() + whole.size(), units);
+  const uint64_t limit = uint64_t{std::numeric_limits<int64_t>::max()} >> shift;
+  if (parsed.ec == std::errc::result_out_of_range || units > limit) {
+    usage_error(fmt::format("{}: {} is too large", what, text));
+  }
+  const double part = fraction.empty() ? 0 : std::strtod(std::string(fraction).c_str(), nullptr);
+  return (units << shift) + static_cast<uint64_t>(std::ldexp(part, shift));
 }
 
 }  // namespace drydock::cli

@@ -44,6 +44,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
   }
   std::vector<uint64_t> l1 = read_l1(header.l1_offset, header.l1_entries, virtual_size(), "the L1 table");
   check_refcount_blocks();
+  check_snapshot_tables();
   open_data_file(chain);
   open_backing(chain);
   disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(l1), virtual_size());
@@ -111,6 +112,15 @@ void Qcow2Image::check_refcount_blocks() const {
   for (const HostOffset block : read_refcount_table(storage, header())) {
     if (block != HostOffset(0))
       check_within_file(storage, file_size, block, header().cluster_size(), "a refcount block");
+  }
+}
+
+// Their offsets and sizes are checked further when one is opened.
+void Qcow2Image::check_snapshot_tables() const {
+  const uint64_t file_size = storage().size();
+  for (const Snapshot& snapshot : snapshots_) {
+    check_within_file(storage(), file_size, snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t),
+                      "the L1 table of a snapshot");
   }
 }
 

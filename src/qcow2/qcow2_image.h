@@ -34,6 +34,7 @@ class Qcow2Image final : public Image {
   // Reads the entries that a disk of `size` bytes needs. `what` is for messages ("the L1 table").
   std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries, uint64_t size, std::string_view what) const;
   void check_refcount_blocks() const;
+  void check_snapshot_tables() const;
 
   std::shared_ptr<Layer> layer_;
   std::vector<Snapshot> snapshots_;

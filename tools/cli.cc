@@ -32,18 +32,6 @@ std::string long_label(const OptionSpec& spec) {
   return spec.long_name.empty() ? "" : fmt::format("--{}", spec.long_name);
 }
 
-// -h and -V belong to the command where it has an own use for the letter (virt-df -h).
-std::vector<OptionSpec> with_common_options(const Command& command) {
-  std::vector<OptionSpec> options = command.options;
-  for (OptionSpec common : {help_option, version_option}) {
-    for (const OptionSpec& own : command.options) {
-      if (own.short_name == common.short_name) common.short_name = 0;
-    }
-    options.push_back(common);
-  }
-  return options;
-}
-
 // getopt's answer to an option that it will not take, in words. `word` is the one before optind; it holds the option
 // where that is a long one.
 [[noreturn]] void refuse(const std::vector<OptionSpec>& specs, int answer, std::string_view word) {
@@ -190,7 +178,7 @@ void usage_error(const std::string& message) { throw Error(ErrorKind::usage, mes
 
 std::string help_text(const Command& command, std::string_view program) {
   std::string text = fmt::format("Usage: {} {}\n\n{}\n\nOptions:\n", program, command.synopsis, command.summary);
-  for (const OptionSpec& spec : with_common_options(command)) {
+  for (const OptionSpec& spec : all_options(command)) {
     const std::string separator = spec.short_name && !spec.long_name.empty() ? ", " : "";
     const std::string value = spec.argument.empty() ? "" : fmt::format(" {}", spec.argument);
     const std::string indent = spec.short_name ? "" : "    ";
@@ -205,7 +193,7 @@ std::string help_text(const Command& command, std::string_view program) {
 int run_command(const Command& command, const std::vector<std::string>& words, const std::string& program, Streams& io,
                 bool as_incumbent) {
   Invocation invocation{.io = io, .program = program, .as_incumbent = as_incumbent, .options = {}, .arguments = {}};
-  const std::vector<OptionSpec> specs = with_common_options(command);
+  const std::vector<OptionSpec> specs = all_options(command);
   try {
     Parsed parsed = parse_words(specs, words);
     invocation.options = std::move(parsed.options);
@@ -237,6 +225,17 @@ int run_program(const std::vector<std::string>& argv, Streams& io) {
     return run_command(*command, {argv.begin() + 1, argv.end()}, called, io, true);
   }
   return run_named(argv, io);
+}
+
+std::vector<OptionSpec> all_options(const Command& command) {
+  std::vector<OptionSpec> options = command.options;
+  for (OptionSpec common : {help_option, version_option}) {
+    for (const OptionSpec& own : command.options) {
+      if (own.short_name == common.short_name) common.short_name = 0;
+    }
+    options.push_back(common);
+  }
+  return options;
 }
 
 std::vector<OptionSpec> join(std::vector<OptionSpec> a, const std::vector<OptionSpec>& b) {

@@ -92,6 +92,10 @@ std::string help_text(const Command& command, std::string_view program);
 // Option rows that several commands share, and what they mean.
 // Rows: -f/--format, --backing-format, --allow-dir, --cache-size.
 std::vector<OptionSpec> open_options();
+// The options of `command` with those that every command has: --help and --version. Their letters, -h and -V, go to
+// the command where it has an own use for one (virt-df -h).
+std::vector<OptionSpec> all_options(const Command& command);
+
 // `a` followed by `b`: for tables that share rows.
 std::vector<OptionSpec> join(std::vector<OptionSpec> a, const std::vector<OptionSpec>& b);
 OpenOptions parse_open_options(const ParsedOptions& options);

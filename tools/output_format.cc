@@ -6,7 +6,7 @@
 
 namespace drydock::cli {
 
-OptionSpec output_option() { return {0, "output", "FORMAT", "human (the default) or json"}; }
+OptionSpec output_option() { return {0, "output", "human|json", "form of the output (default: human)"}; }
 
 bool wants_json(const ParsedOptions& options) {
   const std::string format = options.value("output").value_or("human");

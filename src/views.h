@@ -6,11 +6,16 @@
 //     disk               the whole disk
 //     p1, p2, p5, ...    its partitions, by their number in the table (Linux's numbers)
 //     snapshots/NAME     the disk as it was at an internal snapshot
+//
+// The container of an MBR's logical partitions is no view. NAME is the snapshot's own as far as it can be part of a
+// path; src/view_name.h says what happens to the rest.
+//
+// Thread-safety: list_views() may be called from any thread; a View is a value. Ownership: the disks keep what they
+// need alive, the image may go first.
 
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,12 +34,13 @@ struct View {
 };
 
 struct Views {
-  std::vector<View> views;  // the disk first, then partitions, then snapshots
-  std::vector<std::string> warnings;
+  std::vector<View> views;            // the disk first, then partitions, then snapshots
+  std::vector<std::string> warnings;  // printable lines
 };
 
-// Reads the partition table of `image`. A damaged table is a warning, and the disk is shown without partitions;
-// a failure to read the disk is an Error. Names are unique, and made of printable characters other than '/'.
+// Reads the partition table of `image`. What is damaged in it is a warning, and what is sound is shown; a snapshot that
+// cannot be opened is a warning, too. A failure to read the disk is an Error. Names are unique, and but for the '/' of
+// "snapshots/" each is one printable part of a path.
 Views list_views(const Image& image);
 
 }  // namespace drydock

@@ -7,11 +7,13 @@
 #include "src/chain.h"
 #include "src/error.h"
 #include "src/file_storage.h"
+#include "src/image_lock.h"
 
 namespace drydock {
 
 std::shared_ptr<Image> Image::open(const std::string& path, const OpenOptions& options) {
   auto storage = FileStorage::open(path, options.writable);
+  if (options.writable) lock_for_writing(*storage);
   if (options.format) return open(std::move(storage), options);
   std::array<std::byte, 512> start{};
   read_or_zero(*storage, HostOffset(0), start);

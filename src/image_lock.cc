@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/image_lock.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// QEMU's permissions, by their bit numbers.
+constexpr int consistent_read = 0;
+constexpr int write = 1;
+constexpr int resize = 3;
+constexpr std::array used{consistent_read, write, resize};
+constexpr std::array not_shared{write, resize};
+
+constexpr off_t used_base = 100;
+constexpr off_t not_shared_base = 200;
+
+struct flock byte_lock(short type, off_t byte) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  return lock;
+}
+
+void take(const FileStorage& file, off_t byte) {
+  struct flock lock = byte_lock(F_RDLCK, byte);
+  if (::fcntl(file.descriptor(), F_OFD_SETLK, &lock) != 0) {
+    throw system_error(errno, fmt::format("{}: locking byte {}", printable(file.name()), byte));
+  }
+}
+
+bool held_by_others(const FileStorage& file, off_t byte) {
+  struct flock lock = byte_lock(F_WRLCK, byte);
+  if (::fcntl(file.descriptor(), F_OFD_GETLK, &lock) != 0) {
+    throw system_error(errno, fmt::format("{}: looking for locks", printable(file.name())));
+  }
+  return lock.l_type != F_UNLCK;
+}
+
+bool has_lock(const fs::path& fdinfo) {
+  std::ifstream info(fdinfo);
+  std::string line;
+  while (std::getline(info, line)) {
+    if (line.find("OFDLCK") != std::string::npos) return true;
+  }
+  return false;
+}
+
+std::string command_name(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/comm");
+  std::string name;
+  std::getline(file, name);
+  return printable(name);
+}
+
+// "process 1234 (qemu-system-x86)" for each process that holds a lock on the file; those of other users stay unseen.
+std::vector<std::string> holders(const FileStorage& file) {
+  std::vector<std::string> found;
+  std::error_code ignored;
+  for (const auto& process : fs::directory_iterator("/proc", ignored)) {
+    const std::string pid = process.path().filename().string();
+    if (!std::ranges::all_of(pid, [](char c) { return c >= '0' && c <= '9'; }) || pid == std::to_string(::getpid()))
+      continue;
+    for (const auto& fd : fs::directory_iterator(process.path() / "fd", ignored)) {
+      struct stat status {};
+      if (::stat(fd.path().c_str(), &status) != 0 ||
+          fmt::format("{}:{}", status.st_dev, status.st_ino) != file.identity() ||
+          !has_lock(process.path() / "fdinfo" / fd.path().filename())) {
+        continue;
+      }
+      found.push_back(fmt::format("process {} ({})", pid, command_name(pid)));
+      break;
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+void lock_for_writing(const FileStorage& file) {
+  for (const int permission : used) take(file, used_base + permission);
+  for (const int permission : not_shared) take(file, not_shared_base + permission);
+  const bool refused =
+      std::ranges::any_of(used, [&](int permission) { return held_by_others(file, not_shared_base + permission); }) ||
+      std::ranges::any_of(not_shared, [&](int permission) { return held_by_others(file, used_base + permission); });
+  if (!refused) return;
+  const std::vector<std::string> names = holders(file);
+  throw Error(ErrorKind::busy,
+              fmt::format("{}: the image is in use by {}; it can be opened for reading only", printable(file.name()),
+                          names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", "))));
+}
+
+}  // namespace drydock

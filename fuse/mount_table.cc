@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "fuse/mount_table.h"
+
+#include <charconv>
+#include <fstream>
+#include <sstream>
+
+namespace drydock::fuse {
+
+namespace {
+
+// The kernel writes space, tab, newline and backslash as \ooo.
+std::string unescaped(std::string_view text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool escape = text[i] == '\\' && i + 3 < text.size();
+    int value = 0;
+    if (escape && std::from_chars(text.data() + i + 1, text.data() + i + 4, value, 8).ptr == text.data() + i + 4) {
+      result += static_cast<char>(value);
+      i += 3;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
+template <class Number>
+std::optional<Number> number_in(std::string_view text) {
+  Number value = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return failure == std::errc() ? std::optional(value) : std::nullopt;
+}
+
+// `options` are separated by commas.
+std::optional<uid_t> user_in(std::string_view options) {
+  constexpr std::string_view key = "user_id=";
+  const std::string_view all = options;
+  const size_t found = all.starts_with(key) ? 0 : all.find(",user_id=");
+  if (found == std::string_view::npos) return std::nullopt;
+  return number_in<uid_t>(all.substr(all.find('=', found) + 1));
+}
+
+// id parent major:minor root point options optional-field... - type source super-options
+std::optional<MountEntry> parse_line(const std::string& line) {
+  std::istringstream words(line);
+  std::string id;
+  std::string skipped;
+  std::string point;
+  words >> id >> skipped >> skipped >> skipped >> point >> skipped;
+  while (words >> skipped && skipped != "-") {
+  }
+  std::string type;
+  std::string source;
+  std::string super_options;
+  words >> type >> source >> super_options;
+  const auto number = number_in<unsigned>(id);
+  if (!number || super_options.empty()) return std::nullopt;
+  return MountEntry{*number, unescaped(point), unescaped(type), unescaped(source), user_in(super_options)};
+}
+
+}  // namespace
+
+std::vector<MountEntry> parse_mount_table(std::string_view text) {
+  std::vector<MountEntry> entries;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    if (auto entry = parse_line(line)) entries.push_back(std::move(*entry));
+  }
+  return entries;
+}
+
+std::vector<MountEntry> read_mount_table() {
+  std::ifstream file("/proc/self/mountinfo");
+  std::ostringstream text;
+  text << file.rdbuf();
+  return parse_mount_table(text.str());
+}
+
+std::optional<MountEntry> find_mount(const std::string& path) {
+  std::optional<MountEntry> topmost;
+  for (MountEntry& entry : read_mount_table()) {
+    if (entry.point == path) topmost = std::move(entry);
+  }
+  return topmost;
+}
+
+}  // namespace drydock::fuse

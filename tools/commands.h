@@ -12,6 +12,8 @@ namespace drydock::cli {
 
 const Command& info_command();
 const Command& map_command();
+const Command& export_command();
+const Command& unmount_command();
 const Command& completion_command();
 
 // All of them, in the order in which `drydock help` lists them.

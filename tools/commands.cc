@@ -10,6 +10,7 @@ const std::vector<const Command*>& all_commands() {
   static const std::vector<const Command*> commands{
       &info_command(),
       &map_command(),
+      &serve_command(),
       &export_command(),
       &unmount_command(),
       &completion_command(),

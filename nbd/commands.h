@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The commands of the transmission phase, on validated requests.
+//
+// Thread-safety: functions of their arguments; disks are thread-safe.
+
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "nbd/buffer_pool.h"
+#include "nbd/handshake.h"
+#include "nbd/reply.h"
+#include "nbd/request.h"
+
+namespace drydock::nbd {
+
+// Runs any request, which may block; `payload` is a write's. Failures become error replies; throws bad_alloc only.
+Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
+                  std::span<const std::byte> payload);
+
+// A read's reply where that takes no waiting: the bytes lie plain in files that nobody here writes, and in the page
+// cache. Nothing otherwise.
+std::optional<Reply> read_at_once(const Request& request, const Agreement& agreement, BufferPool& buffers);
+
+// A read by way of the disk.
+Reply read_from_disk(const Request& request, const Agreement& agreement, BufferPool& buffers);
+
+}  // namespace drydock::nbd

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Sockets that listen, and the traces that they leave in the file system.
+//
+// Thread-safety: none. Ownership: owns its descriptors, its socket file, and the folder that it made for it; close()
+// (or the destructor) removes both.
+// Errors: busy where another process listens already, with its address; else as the system says.
+
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "src/unique_fd.h"
+
+namespace drydock::nbd {
+
+class Listener {
+ public:
+  // A socket file at `path`, for its owner alone. One that a dead process left there is replaced.
+  static Listener on_socket(const std::string& path);
+  // The same in a new folder for its owner alone, under $XDG_RUNTIME_DIR or the folder for temporary files.
+  static Listener on_private_socket();
+  // `host`: "localhost" (both loopback addresses), a name or an address. Port 0: a free one.
+  static Listener on_port(const std::string& host, uint16_t port);
+
+  Listener(Listener&&) noexcept = default;
+  Listener& operator=(Listener&&) = delete;
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  ~Listener() { close(); }
+
+  // Stops listening.
+  void close();
+
+  // The listening descriptors, nonblocking; handed out once.
+  std::vector<UniqueFd> take_descriptors() { return std::move(descriptors_); }
+  std::string uri(std::string_view export_name) const;
+  const std::string& socket_path() const { return path_; }  // empty for TCP
+  uint16_t port() const { return port_; }
+
+ private:
+  Listener() = default;
+
+  void bind_socket();
+  bool replace_stale_socket() const;
+  bool bind_port(const std::string& host);
+
+  std::vector<UniqueFd> descriptors_;
+  std::string path_;    // absolute
+  std::string folder_;  // made for the socket alone
+  dev_t device_ = 0;    // of the socket file, so that nobody else's is removed
+  ino_t inode_ = 0;
+  std::string host_;
+  uint16_t port_ = 0;
+};
+
+}  // namespace drydock::nbd

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "nbd/options.h"
+
+#include <algorithm>
+#include <array>
+
+namespace drydock::nbd {
+
+namespace {
+
+std::string_view as_text(std::span<const std::byte> data) {
+  return {reinterpret_cast<const char*>(data.data()), data.size()};
+}
+
+void handle_export_name(Handshake& handshake, std::span<const std::byte> data) {
+  const Export* chosen = is_protocol_string(as_text(data)) ? handshake.exports().find(as_text(data)) : nullptr;
+  if (chosen == nullptr) {
+    handshake.close();  // this option has no error reply
+    return;
+  }
+  Bytes& output = handshake.raw_output();
+  append_be<uint64_t>(output, chosen->disk->size());
+  append_be<uint16_t>(output, handshake.transmission_flags(*chosen));
+  if (!handshake.agreement().no_zeroes) output.resize(output.size() + export_name_padding);
+  handshake.enter_transmission(*chosen);
+}
+
+void handle_abort(Handshake& handshake, std::span<const std::byte>) {
+  handshake.reply(OptionReply::ack);
+  handshake.close();
+}
+
+void handle_list(Handshake& handshake, std::span<const std::byte> data) {
+  if (!data.empty()) {
+    handshake.refuse(OptionReply::error_invalid, "NBD_OPT_LIST takes no data");
+    return;
+  }
+  for (const Export& listed : handshake.exports().all()) {
+    Bytes entry;
+    append_be<uint32_t>(entry, static_cast<uint32_t>(listed.name.size()));
+    append_text(entry, listed.name);
+    append_text(entry, listed.description);
+    handshake.reply(OptionReply::server, entry);
+  }
+  handshake.reply(OptionReply::ack);
+}
+
+// Nothing a client sends here is ever taken for something that came through TLS: there is none (CVE-2021-3716).
+void handle_starttls(Handshake& handshake, std::span<const std::byte> data) {
+  if (data.empty()) {
+    handshake.refuse(OptionReply::error_unsupported, "the server offers no TLS");
+  } else {
+    handshake.refuse(OptionReply::error_invalid, "NBD_OPT_STARTTLS takes no data");
+  }
+}
+
+void handle_structured_reply(Handshake& handshake, std::span<const std::byte> data) {
+  if (!data.empty()) {
+    handshake.refuse(OptionReply::error_invalid, "NBD_OPT_STRUCTURED_REPLY takes no data");
+    return;
+  }
+  handshake.agreed().structured_replies = true;
+  handshake.reply(OptionReply::ack);
+}
+
+constexpr std::array handlers{
+    OptionHandler{Option::export_name, handle_export_name},
+    OptionHandler{Option::abort, handle_abort},
+    OptionHandler{Option::list, handle_list},
+    OptionHandler{Option::starttls, handle_starttls},
+    OptionHandler{Option::info, handle_info},
+    OptionHandler{Option::go, handle_go},
+    OptionHandler{Option::structured_reply, handle_structured_reply},
+    OptionHandler{Option::list_meta_context, handle_list_meta_context},
+    OptionHandler{Option::set_meta_context, handle_set_meta_context},
+};
+
+}  // namespace
+
+const OptionHandler* find_option(uint32_t option) {
+  const auto found = std::ranges::find(handlers, static_cast<Option>(option), &OptionHandler::option);
+  return found == handlers.end() ? nullptr : &*found;
+}
+
+bool is_protocol_string(std::string_view text) {
+  return text.size() <= max_string_length && text.find('\0') == std::string_view::npos;
+}
+
+}  // namespace drydock::nbd

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "nbd/reply_sender.h"
+
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+namespace drydock::nbd {
+
+namespace {
+
+// Pieces that go out in one system call.
+constexpr size_t max_iovecs = 64;
+
+}  // namespace
+
+ReplySender::ReplySender(boost::asio::io_context& loop, UniqueFd socket, Events events)
+    : socket_(loop, socket.release()), events_(std::move(events)) {}
+
+void ReplySender::push(Reply reply) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(reply));
+    if (sending_) return;
+    sending_ = true;
+  }
+  run();
+}
+
+// Entered by the one thread that has set `sending_`, or by the event loop on its behalf.
+void ReplySender::run() {
+  while (next_batch()) {
+    const Progress progress = failed_ ? Progress::failed : send_batch();
+    if (progress == Progress::would_block) {
+      socket_.async_wait(boost::asio::posix::stream_descriptor::wait_write,
+                         [self = shared_from_this()](const boost::system::error_code&) { self->run(); });
+      return;
+    }
+    if (progress == Progress::failed) drop_all();
+  }
+}
+
+// False, and nobody is sending any more, when there is nothing left.
+bool ReplySender::next_batch() {
+  if (!batch_.empty()) return true;
+  const std::lock_guard lock(mutex_);
+  std::swap(batch_, queue_);
+  sending_ = !batch_.empty();
+  return sending_;
+}
+
+ReplySender::Progress ReplySender::send_batch() {
+  while (!batch_.empty()) {
+    Reply& reply = batch_.front();
+    if (piece_ == reply.pieces.size()) {
+      finish_front();
+      continue;
+    }
+    Piece& piece = reply.pieces[piece_];
+    const Progress progress = piece.source == Source::file ? send_file(reply, piece) : send_memory();
+    if (progress != Progress::sent) return progress;
+  }
+  return Progress::sent;
+}
+
+// Everything up to the next file piece, across replies, in one call.
+ReplySender::Progress ReplySender::send_memory() {
+  std::array<iovec, max_iovecs> iovecs{};
+  size_t count = 0;
+  size_t total = 0;
+  bool more = false;  // a file follows at once
+  for (size_t r = 0; r < batch_.size() && count < max_iovecs && !more; ++r) {
+    const Reply& reply = batch_[r];
+    for (size_t p = r == 0 ? piece_ : 0; p < reply.pieces.size() && count < max_iovecs; ++p) {
+      more = reply.pieces[p].source == Source::file;
+      if (more) break;
+      const auto bytes = reply.memory(reply.pieces[p]);
+      iovecs[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
+      total += bytes.size();
+    }
+  }
+  msghdr message{};
+  message.msg_iov = iovecs.data();
+  message.msg_iovlen = count;
+  const ssize_t sent = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
+  if (sent < 0) {
+    if (errno == EINTR) return Progress::sent;
+    return errno == EAGAIN ? Progress::would_block : Progress::failed;
+  }
+  advance(static_cast<size_t>(sent));
+  return static_cast<size_t>(sent) < total ? Progress::would_block : Progress::sent;
+}
+
+ReplySender::Progress ReplySender::send_file(Reply& reply, Piece& piece) {
+  auto offset = static_cast<off_t>(piece.offset);
+  const ssize_t sent = ::sendfile(socket_.native_handle(), piece.descriptor, &offset, piece.length);
+  if (sent > 0) {
+    advance(static_cast<size_t>(sent));
+    return Progress::sent;
+  }
+  if (sent == 0) return pad(reply, piece, 0);  // the file has become shorter: zeros lie behind its end
+  if (errno == EINTR) return Progress::sent;
+  if (errno == EAGAIN) return Progress::would_block;
+  const bool connection_lost = errno == EPIPE || errno == ECONNRESET;
+  return connection_lost ? Progress::failed : pad(reply, piece, errno);
+}
+
+// The chunk that was begun is completed with zeros; an error is told in its reply's last chunk, or, where a simple
+// reply has already promised success, by the end of the connection.
+ReplySender::Progress ReplySender::pad(Reply& reply, Piece& piece, int error) {
+  if (error != 0 && !reply.structured) return Progress::failed;
+  const uint32_t length = piece.length;
+  const auto here = reply.pieces.begin() + static_cast<std::ptrdiff_t>(piece_);
+  std::vector<Piece> rest(here + 1, reply.pieces.end());
+  reply.pieces.erase(here, reply.pieces.end());
+  reply.add(Source::zeros, 0, length);
+  reply.pieces.insert(reply.pieces.end(), rest.begin(), rest.end());
+  if (error == 0) return Progress::sent;
+  // The last piece is the empty final chunk that a reply from files always has.
+  const Reply told =
+      error_reply(reply.cookie, true, system_error(error, "reading the image for a reply that was on its way"));
+  const size_t from = reply.head.size();
+  reply.head.insert(reply.head.end(), told.head.begin(), told.head.end());
+  reply.pieces.back() = {.source = Source::head, .length = static_cast<uint32_t>(told.head.size()), .offset = from};
+  return Progress::sent;
+}
+
+void ReplySender::advance(size_t sent) {
+  while (sent > 0) {
+    Reply& reply = batch_.front();
+    if (piece_ == reply.pieces.size()) {
+      finish_front();
+      continue;
+    }
+    Piece& piece = reply.pieces[piece_];
+    const auto step = static_cast<uint32_t>(std::min<size_t>(sent, piece.length));
+    piece.length -= step;
+    piece.offset += piece.source == Source::zeros ? 0 : step;
+    sent -= step;
+    if (piece.length == 0) ++piece_;
+  }
+}
+
+void ReplySender::finish_front() {
+  events_.done(batch_.front());
+  batch_.pop_front();
+  piece_ = 0;
+}
+
+void ReplySender::drop_all() {
+  if (!failed_) events_.failed();
+  failed_ = true;
+  while (!batch_.empty()) finish_front();
+}
+
+}  // namespace drydock::nbd

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Sends the replies of one connection, one behind the other, without ever waiting for the client: whoever pushes a
+// reply while nobody is sending becomes the sender and goes on until the queue or the room in the socket is used up.
+// In the second case the event loop sends on when there is room again.
+//
+// Thread-safety: push() and fail() from any thread. Callbacks come from the thread that sends, without locks held.
+
+#pragma once
+
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "nbd/reply.h"
+#include "src/unique_fd.h"
+
+namespace drydock::nbd {
+
+class ReplySender : public std::enable_shared_from_this<ReplySender> {
+ public:
+  struct Events {
+    std::function<void(const Reply&)> done;  // sent, or dropped after a failure; once for every reply pushed
+    std::function<void()> failed;            // the connection is of no more use
+  };
+
+  // `socket` is nonblocking.
+  ReplySender(boost::asio::io_context& loop, UniqueFd socket, Events events);
+
+  void push(Reply reply);
+
+ private:
+  enum class Progress { sent, would_block, failed };
+
+  void run();
+  bool next_batch();
+  Progress send_batch();
+  Progress send_memory();
+  Progress send_file(Reply& reply, Piece& piece);
+  Progress pad(Reply& reply, Piece& piece, int error);
+  void advance(size_t sent);
+  void finish_front();
+  void drop_all();
+
+  boost::asio::posix::stream_descriptor socket_;
+  Events events_;
+
+  std::mutex mutex_;  // guards the two below; held for moments
+  std::deque<Reply> queue_;
+  bool sending_ = false;
+
+  // The sender's own: replies taken off the queue, and how far the first of them got.
+  std::deque<Reply> batch_;
+  size_t piece_ = 0;
+  bool failed_ = false;
+};
+
+}  // namespace drydock::nbd

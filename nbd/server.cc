@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The event loop is run by several threads. Accepting, stopping and the timers of both happen on one strand; sessions
+// are carried on by any thread.
+
+#include "nbd/server.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/strand.hpp>
+#include <cerrno>
+#include <csignal>
+#include <list>
+#include <set>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "nbd/listener.h"
+#include "nbd/session.h"
+#include "src/error.h"
+
+namespace drydock::nbd {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+namespace {
+
+// Out of descriptors: the next attempt to accept waits so long for some to come back.
+constexpr std::chrono::milliseconds accept_pause{100};
+
+Listener make_listener(const ServerOptions& options) {
+  if (options.port) return Listener::on_port(options.address, *options.port);
+  return options.socket_path.empty() ? Listener::on_private_socket() : Listener::on_socket(options.socket_path);
+}
+
+unsigned thread_count(unsigned wanted) {
+  return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+class Server::Core {
+ public:
+  Core(Exports exports, const ServerOptions& options)
+      : exports_(std::move(exports)),
+        options_(options),
+        memory_(options.limits.total_memory),
+        listener_(make_listener(options)),
+        strand_(asio::make_strand(loop_)),
+        signals_(strand_),
+        pause_(strand_),
+        grace_(strand_) {
+    for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
+  }
+
+  void start() {
+    if (options_.stop_on_signals) {
+      signals_.add(SIGINT);
+      signals_.add(SIGTERM);
+      wait_for_signal();
+    }
+    for (auto& door : doors_) wait_at(door);
+    for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
+      threads_.emplace_back([this] { loop_.run(); });
+    }
+  }
+
+  void stop() {
+    asio::post(strand_, [this] { begin_stop(); });
+  }
+
+  void wait() {
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    flush_disks();
+  }
+
+  bool running() const { return !threads_.empty(); }
+  const Exports& exports() const { return exports_; }
+  const Listener& listener() const { return listener_; }
+
+ private:
+  using Door = asio::posix::stream_descriptor;
+
+  void wait_at(Door& door) {
+    door.async_wait(Door::wait_read, [this, &door](const error_code& error) {
+      if (!error && !stopping_) let_in(door);
+    });
+  }
+
+  void let_in(Door& door) {
+    for (;;) {
+      UniqueFd socket(::accept4(door.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      if (socket) {
+        welcome(std::move(socket));
+      } else if (errno == EAGAIN) {
+        return wait_at(door);
+      } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        pause_.expires_after(accept_pause);
+        return pause_.async_wait([this, &door](const error_code& error) {
+          if (!error && !stopping_) wait_at(door);
+        });
+      }
+    }
+  }
+
+  // A client beyond the limit is told by the end of its connection, rather than kept waiting.
+  void welcome(UniqueFd socket) {
+    const int on = 1;
+    if (options_.port) ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (options_.port) ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    std::shared_ptr<Session> session;
+    try {
+      if (sessions_.size() >= options_.limits.connections) return;
+      session = std::make_shared<Session>(SessionContext{loop_, exports_, options_.limits, memory_, buffers_},
+                                          std::move(socket),
+                                          [this](const std::shared_ptr<Session>& ended) { forget(ended); });
+      sessions_.insert(session);
+      session->start();
+    } catch (const std::exception&) {
+      // Out of descriptors or memory for one more.
+      sessions_.erase(session);
+    }
+  }
+
+  void forget(const std::shared_ptr<Session>& session) {
+    asio::post(strand_, [this, session] {
+      sessions_.erase(session);
+      leave_if_done();
+    });
+  }
+
+  void wait_for_signal() {
+    signals_.async_wait([this](const error_code& error, int) {
+      if (error) return;
+      if (stopping_) abort_sessions();
+      wait_for_signal();
+      begin_stop();
+    });
+  }
+
+  void begin_stop() {
+    if (std::exchange(stopping_, true)) return;
+    for (Door& door : doors_) door.close();
+    listener_.close();
+    pause_.cancel();
+    for (const auto& session : sessions_) session->drain();
+    grace_.expires_after(options_.limits.shutdown);
+    grace_.async_wait([this](const error_code& error) {
+      if (!error) abort_sessions();
+    });
+    leave_if_done();
+  }
+
+  void abort_sessions() {
+    for (const auto& session : sessions_) session->abort();
+  }
+
+  // The last client is gone after stop(): nothing keeps the loop any more.
+  void leave_if_done() {
+    if (!stopping_ || !sessions_.empty()) return;
+    grace_.cancel();
+    error_code ignored;
+    signals_.cancel(ignored);
+    work_.reset();
+  }
+
+  void flush_disks() {
+    std::set<Disk*> flushed;
+    for (const Export& served : exports_.all()) {
+      if (!served.writable() || !flushed.insert(served.disk.get()).second) continue;
+      try {
+        served.disk->flush();
+      } catch (const Error& error) {
+        throw error.within(fmt::format("export '{}'", printable(served.name)));
+      }
+    }
+  }
+
+  Exports exports_;
+  const ServerOptions options_;
+  MemoryAccount memory_;
+  BufferPool buffers_;
+  Listener listener_;
+
+  asio::io_context loop_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
+  asio::strand<asio::io_context::executor_type> strand_;
+
+  // The strand's.
+  std::list<Door> doors_;
+  asio::signal_set signals_;
+  asio::steady_timer pause_;
+  asio::steady_timer grace_;
+  bool stopping_ = false;
+  std::unordered_set<std::shared_ptr<Session>> sessions_;
+
+  std::vector<std::thread> threads_;
+};
+
+Server::Server(Exports exports, const ServerOptions& options)
+    : core_(std::make_unique<Core>(std::move(exports), options)) {}
+
+Server::~Server() {
+  if (!core_->running()) return;
+  try {
+    stop();
+    wait();
+  } catch (const std::exception&) {
+    // Told by wait() to whoever asks.
+  }
+}
+
+void Server::start() { core_->start(); }
+void Server::stop() { core_->stop(); }
+void Server::wait() { core_->wait(); }
+const Exports& Server::exports() const { return core_->exports(); }
+std::string Server::uri(std::string_view export_name) const { return core_->listener().uri(export_name); }
+const std::string& Server::socket_path() const { return core_->listener().socket_path(); }
+uint16_t Server::port() const { return core_->listener().port(); }
+
+}  // namespace drydock::nbd

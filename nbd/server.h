@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// An NBD server in this process:
+//
+//     nbd::Exports exports;
+//     exports.add({.name = "disk", .description = "...", .disk = disk});
+//     nbd::Server server(std::move(exports), {});   // listens on a private Unix socket
+//     server.start();
+//     ... clients use server.uri("disk") ...
+//     server.stop();
+//     server.wait();
+//
+// Thread-safety: stop() and the getters from any thread; the rest from the owner's.
+// Ownership: owns its threads, its sockets and their files; shares the disks. The destructor stops and waits.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "nbd/exports.h"
+#include "nbd/server_limits.h"
+
+namespace drydock::nbd {
+
+struct ServerOptions {
+  // Where to listen: on a socket file, on a port, or (neither given) on a socket in a folder of our own, open to its
+  // owner only.
+  std::string socket_path;
+  std::optional<uint16_t> port;       // 0: any that is free
+  std::string address = "localhost";  // of the port
+  unsigned threads = 0;               // 0: twice the processors, at least 4
+  bool stop_on_signals = false;       // SIGINT and SIGTERM stop the server; a second one hurries it
+  Limits limits;
+};
+
+class Server {
+ public:
+  // Listens; throws busy where somebody else does.
+  Server(Exports exports, const ServerOptions& options);
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  // Errors of the last flush are lost here: wait() reports them.
+  ~Server();
+
+  // Serves from now on, on threads of its own.
+  void start();
+
+  // Asks the server to stop: nobody new is let in, requests in flight are answered within limits.shutdown, whoever does
+  // not take his answers by then is cut off. Returns at once.
+  void stop();
+
+  // Returns when the server has stopped and everything written is on stable storage; throws when that failed.
+  void wait();
+
+  const Exports& exports() const;
+  // Where clients find an export. The empty name is the default export's.
+  std::string uri(std::string_view export_name) const;
+  const std::string& socket_path() const;  // empty on a port
+  uint16_t port() const;                   // 0 on a socket
+
+ private:
+  class Core;
+  std::unique_ptr<Core> core_;
+};
+
+}  // namespace drydock::nbd

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "nbd/session.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <cstring>
+
+#include "nbd/commands.h"
+
+namespace drydock::nbd {
+
+namespace {
+
+// Room for a burst of request headers, yet small enough that little of a write's payload is copied twice.
+constexpr size_t input_size = 4096;
+
+UniqueFd duplicate(int descriptor) {
+  const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+  if (copy < 0) throw system_error(errno, "duplicating a connection");
+  return UniqueFd(copy);
+}
+
+}  // namespace
+
+Session::Session(const SessionContext& context, UniqueFd socket, Ended ended)
+    : context_(context),
+      ended_(std::move(ended)),
+      socket_(context.loop, socket.release()),
+      handshake_timer_(context.loop),
+      handshake_(context.exports),
+      input_(input_size) {}
+
+void Session::start() {
+  sender_ = std::make_shared<ReplySender>(context_.loop, duplicate(socket_.native_handle()),
+                                          ReplySender::Events{.done =
+                                                                  [weak = weak_from_this()](const Reply& reply) {
+                                                                    if (const auto self = weak.lock())
+                                                                      self->on_reply_done(reply);
+                                                                  },
+                                                              .failed =
+                                                                  [weak = weak_from_this()] {
+                                                                    if (const auto self = weak.lock()) self->abort();
+                                                                  }});
+  handshake_timer_.expires_after(context_.limits.handshake);
+  handshake_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& cancelled) {
+    if (!cancelled && !self->in_transmission_) self->abort();
+  });
+  admit(0, 1);
+  Reply greeting;
+  greeting.head = Handshake::greeting();
+  greeting.add_head(0);
+  answer(std::move(greeting), 0);
+  proceed();
+}
+
+void Session::drain() {
+  draining_ = true;
+  if (!in_transmission_) return abort();
+  ::shutdown(socket_.native_handle(), SHUT_RD);
+}
+
+void Session::abort() {
+  aborted_ = true;
+  ::shutdown(socket_.native_handle(), SHUT_RDWR);
+}
+
+// Entered by whoever holds the reading role.
+void Session::proceed() {
+  try {
+    if (in_transmission_) {
+      read_requests();
+    } else {
+      negotiate();
+    }
+  } catch (const std::exception&) {
+    // Out of memory: this connection is given up, the others go on.
+    abort();
+    stop_reading();
+  }
+}
+
+void Session::negotiate() {
+  for (;;) {
+    if (aborted_ || handshake_.phase() == Handshake::Phase::closed) return stop_reading();
+    if (!admit(0, 1)) return;  // the answer before this one has not left yet
+    Reply reply;
+    const size_t used = handshake_.consume(unread(), reply.head);
+    input_start_ += used;
+    reply.add_head(0);
+    answer(std::move(reply), 0);
+    if (handshake_.phase() == Handshake::Phase::transmission) {
+      in_transmission_ = true;
+      handshake_timer_.cancel();
+      return read_requests();
+    }
+    if (used > 0) continue;
+    const Arrival arrival = receive_input();
+    if (arrival == Arrival::never) return stop_reading();
+    if (arrival == Arrival::later) return wait_readable();
+  }
+}
+
+void Session::read_requests() {
+  for (;;) {
+    if (aborted_ || draining_) return stop_reading();
+    if (const Arrival arrival = receive_header(); arrival != Arrival::ready) {
+      return arrival == Arrival::later ? wait_readable() : stop_reading();
+    }
+    if (!admitted_ && !admit(memory_of(*request_), context_.limits.requests_per_connection)) return;
+    admitted_ = true;
+    if (const Arrival arrival = receive_payload(); arrival != Arrival::ready) {
+      return arrival == Arrival::later ? wait_readable() : stop_reading();
+    }
+    const Request request = *request_;
+    admitted_ = false;
+    request_.reset();
+    if (!serve(request, std::move(payload_))) return;
+  }
+}
+
+// Whether this thread still has the reading role.
+bool Session::serve(const Request& request, Buffer payload) {
+  const uint64_t admitted = memory_of(request);
+  const Agreement& agreement = handshake_.agreement();
+  if (refusal_) {
+    answer(error_reply(request.cookie, agreement.structured_replies, refusal_->error, refusal_->message), admitted);
+    return true;
+  }
+  if (request.is(CommandType::read)) {
+    try {
+      if (auto reply = read_at_once(request, agreement, context_.buffers)) {
+        answer(std::move(*reply), admitted);
+        return true;
+      }
+    } catch (const Error& error) {
+      answer(error_reply(request.cookie, agreement.structured_replies, error), admitted);
+      return true;
+    }
+  }
+  pass_reading_role();
+  answer(run_command(request, agreement, context_.buffers, payload.bytes()), admitted);
+  return false;
+}
+
+// Makes `request_` the next one on the wire.
+Session::Arrival Session::receive_header() {
+  while (!request_) {
+    if (unread().size() < request_size) {
+      if (const Arrival arrival = receive_input(); arrival != Arrival::ready) return arrival;
+      continue;
+    }
+    const auto request = decode_request(unread());
+    if (!request || request->is(CommandType::disconnect)) return Arrival::never;
+    input_start_ += request_size;
+    request_ = request;
+    refusal_ = validate(*request, handshake_.agreement());
+    payload_got_ = 0;
+  }
+  return Arrival::ready;
+}
+
+// What follows the header of a write. Of a refused one it is read over, unless it is longer than we ever take:
+// then the refusal is the last that the client hears.
+Session::Arrival Session::receive_payload() {
+  if (!request_->is(CommandType::write)) return Arrival::ready;
+  if (request_->length > max_payload) {
+    draining_ = true;
+    return Arrival::ready;
+  }
+  if (!refusal_ && payload_.size() != request_->length) payload_ = context_.buffers.take(request_->length);
+  while (payload_got_ < request_->length) {
+    const size_t missing = request_->length - payload_got_;
+    if (const size_t have = std::min(unread().size(), missing); have > 0) {
+      if (!refusal_) std::memcpy(payload_.bytes().data() + payload_got_, unread().data(), have);
+      input_start_ += have;
+      payload_got_ += have;
+      continue;
+    }
+    size_t got = 0;
+    const Arrival arrival = refusal_ ? receive_input() : receive(payload_.bytes().subspan(payload_got_), got);
+    if (arrival != Arrival::ready) return arrival;
+    payload_got_ += got;
+  }
+  return Arrival::ready;
+}
+
+// More bytes behind unread(). The buffer grows only for options, which are bounded; a request's header always fits.
+Session::Arrival Session::receive_input() {
+  std::memmove(input_.data(), input_.data() + input_start_, input_end_ - input_start_);
+  input_end_ -= input_start_;
+  input_start_ = 0;
+  if (input_end_ == input_.size()) input_.resize(option_header_size + max_option_length);
+  size_t got = 0;
+  const Arrival arrival = receive(std::span(input_).subspan(input_end_), got);
+  input_end_ += got;
+  return arrival;
+}
+
+Session::Arrival Session::receive(std::span<std::byte> target, size_t& got) {
+  ssize_t result = 0;
+  do {
+    result = ::recv(socket_.native_handle(), target.data(), target.size(), 0);
+  } while (result < 0 && errno == EINTR);
+  if (result < 0) return errno == EAGAIN ? Arrival::later : Arrival::never;
+  got = static_cast<size_t>(result);
+  return got > 0 ? Arrival::ready : Arrival::never;
+}
+
+void Session::wait_readable() {
+  socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                     [self = shared_from_this()](const boost::system::error_code&) { self->proceed(); });
+}
+
+// From here on the caller must not touch what belongs to the role.
+void Session::pass_reading_role() {
+  if (unread().size() < request_size) return wait_readable();
+  boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+}
+
+void Session::stop_reading() {
+  if (admitted_) {
+    admitted_ = false;
+    release(memory_of(*request_));
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    reading_over_ = true;
+    if (in_flight_ > 0) return;
+  }
+  finish();
+}
+
+bool Session::admit(uint64_t bytes, size_t most_requests) {
+  const std::lock_guard lock(mutex_);
+  const bool fits = in_flight_ < most_requests && memory_ + bytes <= context_.limits.memory_per_connection;
+  if (in_flight_ == 0) {
+    context_.memory.take(bytes);
+  } else if (!fits || !context_.memory.try_take(bytes)) {
+    paused_ = true;
+    return false;
+  }
+  ++in_flight_;
+  memory_ += bytes;
+  return true;
+}
+
+void Session::answer(Reply reply, uint64_t admitted) {
+  reply.admitted = admitted;
+  sender_->push(std::move(reply));
+}
+
+void Session::on_reply_done(const Reply& reply) { release(reply.admitted); }
+
+// A request is through: there is room for another.
+void Session::release(uint64_t bytes) {
+  bool resume = false;
+  bool over = false;
+  {
+    const std::lock_guard lock(mutex_);
+    --in_flight_;
+    memory_ -= bytes;
+    context_.memory.give_back(bytes);
+    resume = std::exchange(paused_, false);
+    over = reading_over_ && in_flight_ == 0;
+  }
+  if (resume) boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+  if (over) finish();
+}
+
+void Session::finish() {
+  handshake_timer_.cancel();
+  ::shutdown(socket_.native_handle(), SHUT_RDWR);
+  ended_(shared_from_this());
+}
+
+// What the request itself holds in memory while it is in flight.
+uint64_t Session::memory_of(const Request& request) {
+  const bool carries_payload = request.is(CommandType::read) || request.is(CommandType::write);
+  return carries_payload && request.length <= max_payload ? request.length : 0;
+}
+
+}  // namespace drydock::nbd

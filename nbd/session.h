@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// One client's connection, from greeting to goodbye.
+//
+// Threads: any thread of the event loop may carry a session on, but only one at a time holds its *reading role*: it
+// takes requests off the socket. A request that is answered at once (read_at_once) is answered by that thread. Before
+// one that may block, the thread passes the role on, to the event loop or, when further requests have arrived already,
+// to another thread at once, and then runs the request. So requests run in parallel, replies leave in any order, and a
+// single request at a time wakes nobody. The *sending role* is the ReplySender's.
+//
+// Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. The end of
+// the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered.
+//
+// Ownership: kept alive by the event loop's pending operations and by the server's list, from which `ended` takes it.
+
+#pragma once
+
+#include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "nbd/buffer_pool.h"
+#include "nbd/handshake.h"
+#include "nbd/reply_sender.h"
+#include "nbd/request.h"
+#include "nbd/server_limits.h"
+#include "src/unique_fd.h"
+
+namespace drydock::nbd {
+
+// What the sessions of a server share; outlives them.
+struct SessionContext {
+  boost::asio::io_context& loop;
+  const Exports& exports;
+  const Limits& limits;
+  MemoryAccount& memory;
+  BufferPool& buffers;
+};
+
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  using Ended = std::function<void(const std::shared_ptr<Session>&)>;
+
+  // `socket` is nonblocking. `ended` is called once, from any thread.
+  Session(const SessionContext& context, UniqueFd socket, Ended ended);
+
+  void start();
+  // Takes no more requests and answers those in flight; a handshake is cut off. Any thread.
+  void drain();
+  // Cuts the connection off. Any thread.
+  void abort();
+
+ private:
+  enum class Arrival { ready, later, never };
+
+  void proceed();
+  void negotiate();
+  void read_requests();
+  bool serve(const Request& request, Buffer payload);
+
+  Arrival receive_input();
+  Arrival receive_header();
+  Arrival receive_payload();
+  Arrival receive(std::span<std::byte> target, size_t& got);
+  std::span<const std::byte> unread() const {
+    return std::span(input_).subspan(input_start_, input_end_ - input_start_);
+  }
+
+  void wait_readable();
+  void pass_reading_role();
+  void stop_reading();
+
+  bool admit(uint64_t bytes, size_t most_requests);
+  void answer(Reply reply, uint64_t admitted);
+  void on_reply_done(const Reply& reply);
+  void release(uint64_t bytes);
+  void finish();
+  static uint64_t memory_of(const Request& request);
+
+  SessionContext context_;
+  Ended ended_;
+  boost::asio::posix::stream_descriptor socket_;  // for reading; the sender has a duplicate of its own
+  std::shared_ptr<ReplySender> sender_;
+  boost::asio::steady_timer handshake_timer_;
+  std::atomic<bool> in_transmission_ = false;
+  std::atomic<bool> draining_ = false;
+  std::atomic<bool> aborted_ = false;
+
+  // The reading role's.
+  Handshake handshake_;
+  Bytes input_;
+  size_t input_start_ = 0;
+  size_t input_end_ = 0;
+  std::optional<Request> request_;  // read from the socket, not yet taken up
+  std::optional<Refusal> refusal_;  // of request_
+  bool admitted_ = false;           // request_ was
+  Buffer payload_;                  // of request_, a write
+  size_t payload_got_ = 0;
+
+  std::mutex mutex_;  // guards what follows; held for moments, and nothing is called under it
+  size_t in_flight_ = 0;
+  uint64_t memory_ = 0;
+  bool paused_ = false;  // the reading role rests until a reply has left
+  bool reading_over_ = false;
+};
+
+}  // namespace drydock::nbd

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// drydock serve: images, their partitions and their snapshots as NBD exports.
+
+#include <charconv>
+#include <filesystem>
+#include <set>
+
+#include "nbd/server.h"
+#include "src/error.h"
+#include "src/views.h"
+#include "tools/commands.h"
+
+namespace drydock::cli {
+
+namespace {
+
+struct Source {
+  std::string path;
+  std::shared_ptr<Image> image;
+};
+
+uint16_t parse_port(const std::string& text) {
+  uint16_t port = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    usage_error(fmt::format("--port {}: a number from 0 (any free port) to 65535 is expected", printable(text)));
+  }
+  return port;
+}
+
+nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
+  nbd::ServerOptions result;
+  result.stop_on_signals = true;
+  if (const auto path = options.value("socket")) {
+    if (path->empty()) usage_error("--socket needs a path");
+    result.socket_path = *path;
+  }
+  if (const auto port = options.value("port")) result.port = parse_port(*port);
+  if (const auto address = options.value("bind")) result.address = *address;
+  if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
+  if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
+  return result;
+}
+
+std::vector<Source> open_images(const Invocation& invocation, bool writable) {
+  OpenOptions options = parse_open_options(invocation.options);
+  options.writable = writable;
+  std::vector<Source> sources;
+  for (const std::string& path : invocation.arguments) {
+    auto image = Image::open(path, options);
+    for (const std::string& warning : image->warnings()) {
+      invocation.warn(fmt::format("{}: {}", printable(path), warning));
+    }
+    if (writable && !image->disk()->writable()) {
+      throw Error(ErrorKind::read_only, fmt::format("{}: cannot be served writable: {} images are read-only so far",
+                                                    printable(path), format_name(image->format())));
+    }
+    sources.push_back({path, std::move(image)});
+  }
+  return sources;
+}
+
+// What the exports of each image start with: nothing for a single image, else the file's name, told apart by "~2",
+// "~3" ... from others of the same name.
+std::vector<std::string> prefixes(const std::vector<Source>& sources) {
+  if (sources.size() == 1) return {""};
+  std::vector<std::string> result;
+  std::set<std::string> taken;
+  for (const Source& source : sources) {
+    const std::string name = printable(std::filesystem::path(source.path).filename().string());
+    std::string unique = name;
+    for (unsigned n = 2; !taken.insert(unique).second; ++n) unique = fmt::format("{}~{}", name, n);
+    result.push_back(unique);
+  }
+  return result;
+}
+
+void add_views(const Invocation& invocation, const Source& source, const std::string& prefix, bool writable,
+               nbd::Exports& exports) {
+  const Views views = list_views(*source.image);
+  for (const std::string& warning : views.warnings) {
+    invocation.warn(fmt::format("{}: {}", printable(source.path), warning));
+  }
+  for (const View& view : views.views) {
+    nbd::Export added{.name = view.name, .description = view.description, .disk = view.disk, .read_only = !writable};
+    if (!prefix.empty()) {
+      // The bare file name is its disk, too.
+      if (view.kind == ViewKind::disk) {
+        exports.add({prefix, view.description, view.disk, !writable});
+      }
+      added.name = prefix + "/" + view.name;
+    }
+    exports.add(std::move(added));
+  }
+}
+
+int run_serve(Invocation& invocation) {
+  if (invocation.arguments.empty()) usage_error("name at least one image to serve");
+  const bool writable = invocation.options.has("rw");
+  const nbd::ServerOptions options = parse_server_options(invocation.options);
+  const std::vector<Source> sources = open_images(invocation, writable);
+
+  nbd::Exports exports;
+  const std::vector<std::string> names = prefixes(sources);
+  for (size_t i = 0; i < sources.size(); ++i) add_views(invocation, sources[i], names[i], writable, exports);
+  if (sources.size() == 1) exports.set_default(exports.all().front().name);
+
+  nbd::Server server(std::move(exports), options);
+  server.start();
+  for (const nbd::Export& served : server.exports().all()) {
+    invocation.io.out << fmt::format("{}  {}\n", server.uri(served.name), served.description);
+  }
+  invocation.io.out.flush();
+  server.wait();
+  return 0;
+}
+
+}  // namespace
+
+const Command& serve_command() {
+  static const Command command{
+      .name = "serve",
+      .group = "exports",
+      .summary = "Serve the disk, partitions and snapshots of images over NBD.",
+      .synopsis = "[OPTION...] IMAGE...",
+      .incumbent = "",
+      .options = join(open_options(),
+                      {
+                          {0, "rw", "", "let clients write (default: read-only)"},
+                          {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
+                          {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
+                          {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},
+                      }),
+      .run = run_serve,
+  };
+  return command;
+}
+
+}  // namespace drydock::cli

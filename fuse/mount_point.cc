@@ -47,7 +47,7 @@ MountPoint::MountPoint(const std::string& directory) : path_(resolved_directory(
   // Somebody may have mounted between the first look and the lock.
   if (find_mount(path_)) throw Error(ErrorKind::busy, fmt::format("{} has just become a mount point", shown));
   if (!fs::is_empty(path_)) {
-    throw Error(ErrorKind::usage, fmt::format("{} is not empty; give an empty folder to mount on", shown));
+    throw Error(ErrorKind::refused, fmt::format("{} is not empty; give an empty folder to mount on", shown));
   }
 }
 

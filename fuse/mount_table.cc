@@ -2,6 +2,7 @@
 
 #include "fuse/mount_table.h"
 
+#include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <sstream>
@@ -33,13 +34,14 @@ std::optional<Number> number_in(std::string_view text) {
   return failure == std::errc() ? std::optional(value) : std::nullopt;
 }
 
-// `options` are separated by commas.
-std::optional<uid_t> user_in(std::string_view options) {
-  constexpr std::string_view key = "user_id=";
-  const std::string_view all = options;
-  const size_t found = all.starts_with(key) ? 0 : all.find(",user_id=");
-  if (found == std::string_view::npos) return std::nullopt;
-  return number_in<uid_t>(all.substr(all.find('=', found) + 1));
+// The number behind `key` ("user_id=") in `options`, which are separated by commas.
+std::optional<unsigned> option_value(std::string_view options, std::string_view key) {
+  while (!options.empty()) {
+    const std::string_view option = options.substr(0, options.find(','));
+    if (option.starts_with(key)) return number_in<unsigned>(option.substr(key.size()));
+    options.remove_prefix(std::min(option.size() + 1, options.size()));
+  }
+  return std::nullopt;
 }
 
 // id parent major:minor root point options optional-field... - type source super-options
@@ -57,7 +59,12 @@ std::optional<MountEntry> parse_line(const std::string& line) {
   words >> type >> source >> super_options;
   const auto number = number_in<unsigned>(id);
   if (!number || super_options.empty()) return std::nullopt;
-  return MountEntry{*number, unescaped(point), unescaped(type), unescaped(source), user_in(super_options)};
+  return MountEntry{*number,
+                    unescaped(point),
+                    unescaped(type),
+                    unescaped(source),
+                    option_value(super_options, "user_id="),
+                    option_value(super_options, "group_id=")};
 }
 
 }  // namespace

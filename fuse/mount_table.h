@@ -18,10 +18,12 @@ inline constexpr std::string_view mount_type = "fuse.drydock";
 
 struct MountEntry {
   unsigned id = 0;
-  std::string point;          // absolute, unescaped
-  std::string type;           // "ext4", "fuse.drydock"
-  std::string source;         // unescaped
-  std::optional<uid_t> user;  // user_id= of a FUSE mount: whose processes may use it
+  std::string point;   // absolute, unescaped
+  std::string type;    // "ext4", "fuse.drydock"
+  std::string source;  // unescaped
+  // user_id= and group_id= of a FUSE mount: only processes of this user and group may use it.
+  std::optional<uid_t> user;
+  std::optional<gid_t> group;
 };
 
 // Lines that do not parse are left out.

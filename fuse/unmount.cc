@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "fuse/control.h"
@@ -47,10 +48,10 @@ Attribute control_attribute_of(int root) {
 
 // The kernel lets nobody but its owner into a FUSE mount, not even root. Root can become the owner, and by system calls
 // of its own one thread can do so alone.
-Attribute control_attribute_as(uid_t user, int root) {
+Attribute control_attribute_as(uid_t user, gid_t group, int root) {
   Attribute found;
   std::thread([&] {
-    if (::syscall(SYS_setresuid, user, user, user) != 0) {
+    if (::syscall(SYS_setresgid, group, group, group) != 0 || ::syscall(SYS_setresuid, user, user, user) != 0) {
       found.error = errno;
     } else {
       found = control_attribute_of(root);
@@ -61,10 +62,10 @@ Attribute control_attribute_as(uid_t user, int root) {
 
 MountEntry drydock_mount_at(const std::string& point, const std::string& shown) {
   const auto entry = find_mount(point);
-  if (!entry) throw Error(ErrorKind::usage, fmt::format("{} is not a mount point", shown));
+  if (!entry) throw Error(ErrorKind::invalid, fmt::format("{} is not a mount point", shown));
   if (entry->type != mount_type) {
-    throw Error(ErrorKind::usage, fmt::format("{} is not a mount of drydock's: it is {} of {}", shown,
-                                              printable(entry->type), printable(entry->source)));
+    throw Error(ErrorKind::invalid, fmt::format("{} is not a mount of drydock's: it is {} of {}", shown,
+                                                printable(entry->type), printable(entry->source)));
   }
   return *entry;
 }
@@ -73,8 +74,8 @@ MountEntry drydock_mount_at(const std::string& point, const std::string& shown) 
 std::optional<ControlConnection> reach_server(const MountEntry& entry, const std::string& shown) {
   const UniqueFd root(::open(entry.point.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   Attribute attribute = control_attribute_of(root.get());
-  if (attribute.error == EACCES && ::geteuid() == 0 && entry.user) {
-    attribute = control_attribute_as(*entry.user, root.get());
+  if (attribute.error == EACCES && ::geteuid() == 0 && entry.user && entry.group) {
+    attribute = control_attribute_as(*entry.user, *entry.group, root.get());
   }
   if (attribute.error == ENOTCONN || attribute.error == ECONNABORTED) return std::nullopt;
   if (attribute.error == EACCES) {

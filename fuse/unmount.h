@@ -11,7 +11,7 @@
 namespace drydock::fuse {
 
 // Takes drydock's mount at `directory` away and returns when its server has flushed and closed everything and ended.
-// Throws: usage for a folder that is no mount of drydock's; busy, naming who uses it, with the mount left as it was;
+// Throws: invalid for a folder that is no mount of drydock's; busy, naming who uses it, with the mount left as it was;
 // what the server failed at. `note` is called with a line for the user when the wait becomes long.
 void unmount(const std::string& directory, const std::function<void(std::string_view)>& note);
 

@@ -11,7 +11,7 @@
 
 #pragma once
 
-#include <time.h>
+#include <ctime>
 
 #include <functional>
 #include <memory>

@@ -4,7 +4,7 @@
 
 #pragma once
 
-#include <time.h>
+#include <ctime>
 
 #include <functional>
 #include <string>

@@ -99,7 +99,7 @@ std::string take_away(const std::string& point, bool& busy) {
     busy = errno == EBUSY;
     if (errno != EPERM) return system_error(errno, "unmounting").what();
   }
-  const std::string complaint = run_fusermount({"-u", "--", point}, -1);
+  std::string complaint = run_fusermount({"-u", "--", point}, -1);
   busy = complaint.find("busy") != std::string::npos;
   return complaint;
 }

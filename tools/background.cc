@@ -8,10 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <string>
 
 #include "src/error.h"
@@ -52,7 +52,6 @@ std::string read_to_end(int fd) {
 // What came in over exec has no close-on-exec flag, and what this program opened has: a lock or a pipe of the caller's
 // must not live on in the background.
 void close_inherited_descriptors() {
-  std::error_code ignored;
   for (int fd = 3, end = static_cast<int>(::sysconf(_SC_OPEN_MAX)); fd < end; ++fd) {
     const int flags = ::fcntl(fd, F_GETFD);
     if (flags >= 0 && (flags & FD_CLOEXEC) == 0) ::close(fd);

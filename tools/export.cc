@@ -71,10 +71,6 @@ int run_export(Invocation& invocation) {
   open_options.writable = invocation.options.has("rw");
 
   const std::shared_ptr<const Image> image = Image::open(path, open_options);
-  if (open_options.writable && !image->disk()->writable()) {
-    throw Error(ErrorKind::read_only, fmt::format("{}: cannot be exported writable: {} images are read-only so far",
-                                                  printable(path), format_name(image->format())));
-  }
   const Views views = list_views(*image);
   for (const std::string& warning : image->warnings()) invocation.warn(warning);
   for (const std::string& warning : views.warnings) invocation.warn(warning);

@@ -69,8 +69,8 @@ Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::
     if (spec.short_name) letters += spec.short_name;
     if (spec.short_name && takes_value) letters += ':';
     if (!spec.long_name.empty()) {
-      longs.push_back({spec.long_name.data(), takes_value ? required_argument : no_argument, nullptr,
-                       first_long_value + static_cast<int>(i)});
+      const int form = spec.value_optional ? optional_argument : takes_value ? required_argument : no_argument;
+      longs.push_back({spec.long_name.data(), form, nullptr, first_long_value + static_cast<int>(i)});
     }
   }
   longs.push_back({nullptr, 0, nullptr, 0});
@@ -180,7 +180,9 @@ std::string help_text(const Command& command, std::string_view program) {
   std::string text = fmt::format("Usage: {} {}\n\n{}\n\nOptions:\n", program, command.synopsis, command.summary);
   for (const OptionSpec& spec : all_options(command)) {
     const std::string separator = spec.short_name && !spec.long_name.empty() ? ", " : "";
-    const std::string value = spec.argument.empty() ? "" : fmt::format(" {}", spec.argument);
+    const std::string value = spec.argument.empty() ? ""
+                              : spec.value_optional ? fmt::format("[={}]", spec.argument)
+                                                    : fmt::format(" {}", spec.argument);
     const std::string indent = spec.short_name ? "" : "    ";
     const std::string label =
         fmt::format("  {}{}{}{}{}", indent, short_label(spec), separator, long_label(spec), value);

@@ -29,10 +29,11 @@ struct Streams {
 };
 
 struct OptionSpec {
-  char short_name = 0;         // 0: none
-  std::string_view long_name;  // "": none
-  std::string_view argument;   // what --help calls its value ("FORMAT"); "": takes none
-  std::string_view help;       // one line
+  char short_name = 0;          // 0: none
+  std::string_view long_name;   // "": none
+  std::string_view argument;    // what --help calls its value ("FORMAT"); "": takes none
+  std::string_view help;        // one line
+  bool value_optional = false;  // a long option that may stand without its value: --format or --format=raw
 };
 
 // The options that were given, in order.

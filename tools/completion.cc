@@ -46,7 +46,7 @@ std::string bash_options(const Command& command) {
 std::string bash_values(const Command& command) {
   std::string arms;
   for (const OptionSpec& spec : all_options(command)) {
-    if (spec.argument.empty()) continue;
+    if (spec.argument.empty() || spec.value_optional) continue;
     std::string pattern;
     for (const std::string& label : labels(spec)) {
       pattern += fmt::format("{}'{} {}'", pattern.empty() ? "" : " | ", command.name, label);
@@ -115,7 +115,10 @@ std::string zsh_arguments(const Command& command) {
     const std::string value =
         spec.argument.empty() ? "" : fmt::format(":{}:{}", zsh_text(spec.argument, ":\\"), action);
     for (const std::string& label : labels(spec)) {
-      const std::string joiner = spec.argument.empty() ? "" : label.starts_with("--") ? "=" : "+";
+      const std::string joiner = spec.argument.empty()     ? ""
+                                 : spec.value_optional     ? "=-"
+                                 : label.starts_with("--") ? "="
+                                                           : "+";
       rows += fmt::format("        '*{}{}[{}]{}' \\\n", label, joiner, zsh_text(spec.help, "[]\\"), value);
     }
   }

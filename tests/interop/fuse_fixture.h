@@ -17,8 +17,8 @@ namespace drydock::test {
 
 class FuseMount : public testing::Test {
  protected:
-  FuseMount() { std::filesystem::create_directory(point_); }
-  ~FuseMount() override {
+  void SetUp() override { std::filesystem::create_directory(point_); }
+  void TearDown() override {
     while (is_mounted() && ::umount2(point_.c_str(), MNT_DETACH) == 0) {
     }
   }
@@ -41,7 +41,7 @@ class FuseMount : public testing::Test {
 
   // A raw image of `size` bytes that is all hole but for `data` of 64 KiB at each of `offsets`.
   std::string sparse_image(const std::string& name, uint64_t size, const std::vector<uint64_t>& offsets) const {
-    const std::string path = dir_.file(name);
+    std::string path = dir_.file(name);
     run_ok({"truncate", "-s", std::to_string(size), path});
     for (const uint64_t offset : offsets) {
       write_file(dir_.file("piece"), random_bytes(offset + 1, 64 << 10));

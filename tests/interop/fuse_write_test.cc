@@ -189,7 +189,9 @@ TEST_F(FuseEnd, a_server_that_was_killed_is_told_of) {
 // The one folder under which everything of an unprivileged user happens, and /dev/fuse as distributions have it.
 class FuseUser : public FuseWrite {
  protected:
-  FuseUser() : image_(sparse_image("disk.img", 2 * mib, {0, mib})) {
+  void SetUp() override {
+    FuseWrite::SetUp();
+    image_ = sparse_image("disk.img", 2 * mib, {0, mib});
     struct stat status {};
     EXPECT_EQ(::stat("/dev/fuse", &status), 0);
     device_mode_ = status.st_mode & 07777;
@@ -199,7 +201,10 @@ class FuseUser : public FuseWrite {
     program_ = dir_.file("drydock");
     test::run_ok({"cp", test::drydock_program(), program_});
   }
-  ~FuseUser() override { ::chmod("/dev/fuse", device_mode_); }
+  void TearDown() override {
+    ::chmod("/dev/fuse", device_mode_);
+    FuseWrite::TearDown();
+  }
 
   Outcome as_nobody(const std::string& command) const {
     return test::run({"su", "nobody", "-s", "/bin/sh", "-c", command});

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// What fuzz targets share. A target is one file with one LLVMFuzzerTestOneInput (libFuzzer); whatever the bytes are, it
+// may throw Error, and nothing else may happen.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "src/disk.h"
+
+namespace drydock::fuzz {
+
+// Ends the process with a message that libFuzzer takes for a crash: something does not hold that should whatever the
+// input is. Stays on when assertions are off.
+void require(bool condition, std::string_view what);
+
+// Maps and reads a bounded part of `disk`, whatever size it claims to have: its start, its end, and places between.
+// What the extents promise must be what is read.
+void explore(const Disk& disk);
+
+}  // namespace drydock::fuzz

@@ -49,6 +49,14 @@ unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
 }
 
+// sendfile() to a client that has hung up raises it, and has no flag against that.
+void block_sigpipe() {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  ::sigaddset(&signals, SIGPIPE);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+}
+
 }  // namespace
 
 class Server::Core {
@@ -73,7 +81,10 @@ class Server::Core {
     }
     for (auto& door : doors_) wait_at(door);
     for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
-      threads_.emplace_back([this] { loop_.run(); });
+      threads_.emplace_back([this] {
+        block_sigpipe();
+        loop_.run();
+      });
     }
   }
 

@@ -13,6 +13,14 @@ const std::vector<const Command*>& all_commands() {
       &serve_command(),
       &export_command(),
       &unmount_command(),
+      &filesystems_command(),
+      &df_command(),
+      &ls_command(),
+      &cat_command(),
+      &edit_command(),
+      &copy_in_command(),
+      &copy_out_command(),
+      &doctor_command(),
       &completion_command(),
   };
   return commands;

@@ -15,6 +15,14 @@ const Command& map_command();
 const Command& serve_command();
 const Command& export_command();
 const Command& unmount_command();
+const Command& filesystems_command();
+const Command& df_command();
+const Command& ls_command();
+const Command& cat_command();
+const Command& edit_command();
+const Command& copy_in_command();
+const Command& copy_out_command();
+const Command& doctor_command();
 const Command& completion_command();
 
 // All of them, in the order in which `drydock help` lists them.

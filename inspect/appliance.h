@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The appliance backend of GuestFiles: libguestfs, a small Linux in a virtual machine, mounts the guest's filesystems.
+// The host's kernel never sees them (safety.md, 13).
+//
+// libguestfs gets the disks from an NBD server in this process, on a socket in an owner-only folder, so that whatever
+// the engine reads libguestfs reads. A guest opened for reading is so twice: its exports are read-only, and libguestfs
+// puts an overlay of its own on top, where a journal may be replayed (safety.md, 1).
+//
+// KVM is proven before it is used (kvm_proof.h). What the user sets in the environment (LIBGUESTFS_BACKEND,
+// LIBGUESTFS_BACKEND_SETTINGS, LIBGUESTFS_HV ...) goes first.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "inspect/guest_files.h"
+#include "src/disk.h"
+
+namespace drydock {
+
+struct GuestDisk {
+  std::shared_ptr<Disk> disk;
+  unsigned sector_size = 0;  // 512 or 4096; 0: the appliance's default
+};
+
+// A way to open an encrypted device.
+struct GuestKey {
+  std::string selector;  // the device's name or its UUID
+  std::string passphrase;
+};
+
+struct ApplianceOptions {
+  bool writable = false;
+  bool verbose = false;  // libguestfs tells on standard error what it does
+  bool trace = false;    // and each call
+  bool network = false;
+  std::vector<GuestKey> keys;
+  // Asked for the passphrase of a device when no key opens it; an empty answer gives up. Null: nobody to ask.
+  std::function<std::string(const std::string& device)> ask_passphrase;
+  // Told what the user should know: that software emulation is used.
+  std::function<void(const std::string&)> notice = [](const std::string&) {};
+};
+
+// Launches the appliance: seconds with KVM, up to a minute without. The guest's disks are /dev/sda, /dev/sdb ... in
+// the order given. Throws with a way out when it cannot be launched.
+std::unique_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+
+}  // namespace drydock

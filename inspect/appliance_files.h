@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// GuestFiles over a launched appliance. Its parts: volumes (appliance_volumes.cc), operating systems and mounting
+// (appliance_mount.cc), moving bytes (appliance_transfer.cc), the calls that libguestfs answers directly
+// (appliance_files.cc).
+
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inspect/appliance_launch.h"
+#include "inspect/guest_files.h"
+
+namespace drydock {
+
+class ApplianceFiles final : public GuestFiles {
+ public:
+  ApplianceFiles(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+
+  std::vector<Filesystem> filesystems() override;
+  std::vector<Volume> volumes(const VolumeQuery& query) override;
+  std::optional<FilesystemUsage> usage(const Filesystem& filesystem) override;
+  std::vector<OperatingSystem> operating_systems() override;
+  void mount(const MountRequest& request) override;
+  std::vector<std::string> mount_inspected() override;
+  std::string resolve_user_path(const std::string& path) override;
+  std::string real_path(const std::string& path) override;
+  FileStat stat(const std::string& path) override;
+  FileStat lstat(const std::string& path) override;
+  std::vector<std::string> list(const std::string& path) override;
+  std::vector<DirectoryEntry> list_with_stat(const std::string& path) override;
+  std::string long_listing(const std::string& path) override;
+  std::vector<std::string> find(const std::string& path) override;
+  std::string read_link(const std::string& path) override;
+  std::string checksum(const std::string& path, const std::string& algorithm) override;
+  void read(const std::string& path, const ByteSink& sink) override;
+  void copy_tree_out(const std::string& folder, TreeSink& sink) override;
+  void replace(const std::string& path, const std::string& source, const std::string& backup_suffix) override;
+  void copy_in(const std::string& source, const std::string& folder) override;
+  void finish() override;
+
+ private:
+  guestfs_h* g() const { return appliance_.handle().get(); }
+  const GuestfsHandle& handle() const { return appliance_.handle(); }
+
+  std::string canonical(const std::string& device);
+  bool exists(const std::string& path);
+  bool is_folder(const std::string& path);
+
+  std::vector<Volume> filesystem_volumes(const VolumeQuery& query);
+  std::optional<uint64_t> filesystem_size(const Filesystem& filesystem);
+  std::vector<Volume> logical_volumes(const VolumeQuery& query);
+  std::vector<Volume> volume_groups(const VolumeQuery& query);
+  std::vector<Volume> physical_volumes(const VolumeQuery& query);
+  std::vector<Volume> partitions(const VolumeQuery& query);
+  std::vector<Volume> devices(const VolumeQuery& query);
+  std::vector<std::string> raid_members(const std::string& device);
+
+  void unlock_encrypted();
+  void unlock(const std::string& device);
+  bool try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase);
+
+  // Runs `call` with the name of a pipe's writing end on a thread of its own, and `consume` on the reading end here.
+  void pump_out(const std::string& what, const std::function<int(const char*)>& call,
+                const std::function<void(int)>& consume);
+  void upload_tree(const std::string& source_folder, const std::string& name, const std::string& guest_folder);
+  void merge(const std::string& staged, const std::string& target);
+  void keep_attributes(const std::string& old_file, const std::string& new_file);
+  void move_over(const std::string& staged, const std::string& target);
+
+  ApplianceOptions options_;
+  LaunchedAppliance appliance_;
+  std::optional<OperatingSystem> mounted_system_;
+};
+
+}  // namespace drydock

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "inspect/appliance_launch.h"
+
+#include <cstdlib>
+
+#include "inspect/health.h"
+#include "inspect/kvm_proof.h"
+
+namespace drydock {
+
+namespace {
+
+std::string export_name(size_t index) { return fmt::format("disk{}", index); }
+
+nbd::Exports exports_of(const std::vector<GuestDisk>& disks, bool writable) {
+  nbd::Exports exports;
+  for (size_t i = 0; i < disks.size(); ++i) {
+    exports.add({.name = export_name(i), .description = "", .disk = disks[i].disk, .read_only = !writable});
+  }
+  return exports;
+}
+
+}  // namespace
+
+LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
+    : server_(exports_of(disks, options.writable), {}) {
+  server_.start();
+  guestfs_set_verbose(handle_.get(), options.verbose || guestfs_get_verbose(handle_.get()) == 1 ? 1 : 0);
+  guestfs_set_trace(handle_.get(), options.trace || guestfs_get_trace(handle_.get()) == 1 ? 1 : 0);
+  handle_.check(guestfs_set_network(handle_.get(), options.network ? 1 : 0));
+  choose_backend(options);
+  add_disks(disks, options);
+  launch();
+}
+
+void LaunchedAppliance::choose_backend(const ApplianceOptions& options) {
+  if (std::getenv("LIBGUESTFS_BACKEND") == nullptr) handle_.check(guestfs_set_backend(handle_.get(), "direct"));
+  const std::string backend = handle_.check_string(guestfs_get_backend(handle_.get()));
+  if (backend != "direct") return;
+  handle_.check(guestfs_set_tmpdir(handle_.get(), folder_.path().c_str()));
+  if (std::getenv("LIBGUESTFS_BACKEND_SETTINGS") != nullptr) return;
+  const KvmProof proof = remembered_kvm_proof(handle_.check_string(guestfs_get_hv(handle_.get())));
+  if (proof.works) return;
+  if (proof.fresh) {
+    options.notice(fmt::format(
+        "KVM does not work here ({}); using software emulation, where the appliance takes 10 to 60 s to start",
+        proof.reason));
+  }
+  handle_.check(guestfs_set_backend_setting(handle_.get(), "force_tcg", "1"));
+}
+
+void LaunchedAppliance::add_disks(const std::vector<GuestDisk>& disks, const ApplianceOptions& options) {
+  const std::vector<std::string> servers{"unix:" + server_.socket_path()};
+  const CStringList server_list(servers);
+  for (size_t i = 0; i < disks.size(); ++i) {
+    struct guestfs_add_drive_opts_argv arguments{};
+    arguments.bitmask = GUESTFS_ADD_DRIVE_OPTS_READONLY_BITMASK | GUESTFS_ADD_DRIVE_OPTS_FORMAT_BITMASK |
+                        GUESTFS_ADD_DRIVE_OPTS_PROTOCOL_BITMASK | GUESTFS_ADD_DRIVE_OPTS_SERVER_BITMASK;
+    arguments.readonly = options.writable ? 0 : 1;
+    arguments.format = "raw";
+    arguments.protocol = "nbd";
+    arguments.server = const_cast<char**>(server_list.get());
+    if (disks[i].sector_size != 0) {
+      arguments.bitmask |= GUESTFS_ADD_DRIVE_OPTS_BLOCKSIZE_BITMASK;
+      arguments.blocksize = static_cast<int>(disks[i].sector_size);
+    }
+    handle_.check(guestfs_add_drive_opts_argv(handle_.get(), export_name(i).c_str(), &arguments));
+  }
+}
+
+void LaunchedAppliance::launch() {
+  if (guestfs_launch(handle_.get()) == 0) return;
+  const Error failure = handle_.error();
+  const std::string advice = appliance_advice();
+  throw Error(failure.kind(), failure.errno_value(),
+              fmt::format("the libguestfs appliance does not start: {} ({})", failure.what(),
+                          advice.empty() ? "`drydock doctor` looks for the cause, -v shows the details" : advice));
+}
+
+void LaunchedAppliance::shut_down() {
+  handle_.check(guestfs_shutdown(handle_.get()));
+  server_.stop();
+  server_.wait();
+}
+
+}  // namespace drydock

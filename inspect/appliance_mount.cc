@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Operating systems, what they mount where, and the devices that must be unlocked before.
+
+#include <algorithm>
+#include <cctype>
+
+#include "inspect/appliance_files.h"
+
+namespace drydock {
+
+namespace {
+
+bool has_drive_letter(const std::string& path) {
+  return path.size() >= 2 && std::isalpha(static_cast<unsigned char>(path[0])) != 0 && path[1] == ':';
+}
+
+}  // namespace
+
+std::vector<OperatingSystem> ApplianceFiles::operating_systems() {
+  unlock_encrypted();
+  std::vector<OperatingSystem> systems;
+  for (const std::string& root : handle().check_list(guestfs_inspect_os(g()))) {
+    OperatingSystem system{.root = root};
+    const char* name = root.c_str();
+    system.type = handle().check_string(guestfs_inspect_get_type(g(), name));
+    system.distribution = handle().check_string(guestfs_inspect_get_distro(g(), name));
+    system.product_name = handle().check_string(guestfs_inspect_get_product_name(g(), name));
+    const std::vector<std::string> pairs = handle().check_list(guestfs_inspect_get_mountpoints(g(), name));
+    for (size_t i = 0; i + 1 < pairs.size(); i += 2) system.mountpoints.push_back({pairs[i], pairs[i + 1]});
+    // Shorter paths first: /boot before /boot/efi.
+    std::ranges::sort(system.mountpoints, {}, [](const auto& mountpoint) { return mountpoint.path.size(); });
+    systems.push_back(std::move(system));
+  }
+  return systems;
+}
+
+void ApplianceFiles::mount(const MountRequest& request) {
+  const std::string options = request.options.empty() && !options_.writable ? "ro" : request.options;
+  const int answer = request.type.empty() ? guestfs_mount_options(g(), options.c_str(), request.device.c_str(),
+                                                                  request.mountpoint.c_str())
+                                          : guestfs_mount_vfs(g(), options.c_str(), request.type.c_str(),
+                                                              request.device.c_str(), request.mountpoint.c_str());
+  if (answer == -1) {
+    throw handle().error().within(
+        fmt::format("cannot mount {} on {}", printable(request.device), printable(request.mountpoint)));
+  }
+}
+
+std::vector<std::string> ApplianceFiles::mount_inspected() {
+  const std::vector<OperatingSystem> systems = operating_systems();
+  if (systems.empty()) {
+    throw Error(ErrorKind::not_found,
+                "no operating system was found on this disk; `drydock filesystems` lists what is there, "
+                "-m DEVICE mounts one of them");
+  }
+  if (systems.size() > 1) {
+    std::string roots;
+    for (const OperatingSystem& system : systems) roots += (roots.empty() ? "" : ", ") + printable(system.root);
+    throw Error(ErrorKind::invalid,
+                fmt::format("more than one operating system was found ({}): -m DEVICE chooses", roots));
+  }
+  std::vector<std::string> warnings;
+  for (const OperatingSystem::Mountpoint& mountpoint : systems[0].mountpoints) {
+    try {
+      mount({.device = mountpoint.device, .mountpoint = mountpoint.path, .options = "", .type = ""});
+    } catch (const Error& error) {
+      if (mountpoint.path == "/") throw;
+      warnings.emplace_back(fmt::format("{} (ignored)", error.what()));
+    }
+  }
+  mounted_system_ = systems[0];
+  return warnings;
+}
+
+std::string ApplianceFiles::resolve_user_path(const std::string& path) {
+  if (!mounted_system_ || mounted_system_->type != "windows") return path;
+  std::string resolved = path;
+  if (has_drive_letter(path)) {
+    const std::string root = mounted_system_->root;
+    const std::vector<std::string> drives = handle().check_list(guestfs_inspect_get_drive_mappings(g(), root.c_str()));
+    std::string device;
+    for (size_t i = 0; i + 1 < drives.size(); i += 2) {
+      if (drives[i].size() == 1 &&
+          std::tolower(static_cast<unsigned char>(drives[i][0])) == std::tolower(static_cast<unsigned char>(path[0]))) {
+        device = drives[i + 1];
+      }
+    }
+    if (device.empty()) {
+      throw Error(ErrorKind::not_found, fmt::format("drive '{}:' was not found in the guest", path[0]));
+    }
+    handle().check(guestfs_umount_all(g()));
+    mount({.device = device, .mountpoint = "/", .options = "", .type = ""});
+    resolved = path.substr(2);
+  }
+  std::ranges::replace(resolved, '\\', '/');
+  if (!resolved.starts_with('/')) resolved.insert(0, "/");
+  return handle().check_string(guestfs_case_sensitive_path(g(), resolved.c_str()));
+}
+
+void ApplianceFiles::unlock_encrypted() {
+  bool unlocked = false;
+  for (const Filesystem& filesystem : filesystems()) {
+    if (filesystem.type != "crypto_LUKS" && filesystem.type != "BitLocker") continue;
+    unlock(filesystem.mountable);
+    unlocked = true;
+  }
+  if (unlocked) handle().check(guestfs_lvm_scan(g(), 1));
+}
+
+void ApplianceFiles::unlock(const std::string& device) {
+  std::string uuid;
+  if (char* answer = guestfs_luks_uuid(g(), device.c_str())) uuid = handle().check_string(answer);
+  const std::string name = uuid.empty() ? "crypt-" + base_name(device) : "luks-" + uuid;
+  for (const GuestKey& key : options_.keys) {
+    const bool meant =
+        key.selector == device || (!uuid.empty() && key.selector == uuid) || canonical(device) == key.selector;
+    if (meant && try_passphrase(device, name, key.passphrase)) return;
+  }
+  const std::string shown = canonical(device);
+  const std::string typed = options_.ask_passphrase ? options_.ask_passphrase(shown) : "";
+  if (!typed.empty() && try_passphrase(device, name, typed)) return;
+  throw Error(ErrorKind::permission,
+              fmt::format("{} is encrypted, and no key opens it; --key {}:file:FILENAME gives one", printable(shown),
+                          printable(shown)));
+}
+
+bool ApplianceFiles::try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase) {
+  struct guestfs_cryptsetup_open_argv arguments{};
+  arguments.bitmask = GUESTFS_CRYPTSETUP_OPEN_READONLY_BITMASK;
+  arguments.readonly = options_.writable ? 0 : 1;
+  return guestfs_cryptsetup_open_argv(g(), device.c_str(), passphrase.c_str(), name.c_str(), &arguments) == 0;
+}
+
+}  // namespace drydock

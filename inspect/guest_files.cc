@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "inspect/guest_files.h"
+
+#include <sys/stat.h>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace {
+
+// ext4 stops at a path of 4096 bytes; a guest whose folders contain themselves must not take our stack.
+constexpr int max_depth = 4096;
+
+void walk_below(GuestFiles& guest, const std::string& folder, int depth,
+                const std::function<void(const std::string&, const FileStat&)>& visit) {
+  if (depth > max_depth) {
+    throw Error(ErrorKind::corrupt, fmt::format("{}: folders nest deeper than {}", printable(folder), max_depth));
+  }
+  for (const DirectoryEntry& entry : guest.list_with_stat(folder)) {
+    const std::string path = join_path(folder, entry.name);
+    visit(path, entry.stat);
+    if (S_ISDIR(entry.stat.mode)) walk_below(guest, path, depth + 1, visit);
+  }
+}
+
+}  // namespace
+
+void walk(GuestFiles& guest, const std::string& folder,
+          const std::function<void(const std::string&, const FileStat&)>& visit) {
+  visit(folder, guest.lstat(folder));
+  walk_below(guest, folder, 0, visit);
+}
+
+std::string join_path(const std::string& folder, const std::string& name) {
+  return folder == "/" ? "/" + name : folder + "/" + name;
+}
+
+std::string base_name(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return "/";
+  const size_t slash = path.rfind('/', end);
+  const size_t start = slash == std::string::npos ? 0 : slash + 1;
+  return path.substr(start, end + 1 - start);
+}
+
+std::string parent_folder(const std::string& path) {
+  const size_t end = path.find_last_not_of('/');
+  if (end == std::string::npos) return "/";
+  const size_t slash = path.rfind('/', end);
+  return slash == std::string::npos || slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace drydock

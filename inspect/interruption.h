@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// InterruptionGuard: Ctrl-C cleans up.
+//
+// libguestfs runs a virtual machine as a child and keeps temporary folders; a process that just dies of a signal leaves
+// them behind. While a guard lives, SIGINT, SIGTERM and SIGHUP do not kill this process: a thread takes them, kills the
+// children (so that whatever call waits for them fails and the stack unwinds, cleaning up), and the guard's end sends
+// the signal again, to its ordinary effect. When unwinding takes longer than `patience`, the signal's effect comes
+// without it.
+//
+// Declare the guard before everything that wants cleaning up. Only one at a time. Threads that run already must not
+// have these signals unblocked; a program starts its guard before its threads.
+
+#pragma once
+
+#include <signal.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "src/unique_fd.h"
+
+namespace drydock {
+
+class InterruptionGuard {
+ public:
+  static constexpr std::chrono::milliseconds patience{10'000};
+
+  InterruptionGuard();
+  InterruptionGuard(const InterruptionGuard&) = delete;
+  InterruptionGuard& operator=(const InterruptionGuard&) = delete;
+  ~InterruptionGuard();
+
+  // The signal that came; 0 for none.
+  int caught() const { return caught_; }
+
+  // While an editor has the terminal, Ctrl-C is the editor's.
+  void ignore_keyboard(bool ignore) { ignore_keyboard_ = ignore; }
+
+ private:
+  void watch();
+
+  sigset_t signals_{};
+  sigset_t previous_{};
+  UniqueFd signal_fd_;
+  UniqueFd stop_fd_;
+  std::atomic<int> caught_ = 0;
+  std::atomic<bool> ignore_keyboard_ = false;
+  std::thread watcher_;
+};
+
+}  // namespace drydock

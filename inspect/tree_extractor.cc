@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Every path is taken apart and walked from the target folder's descriptor, one part at a time with O_NOFOLLOW: a part
+// that is a symlink ends the walk. No part is ever "..", so no walk leaves the folder. New files are made with O_EXCL.
+
+#include "inspect/tree_extractor.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "src/error.h"
+
+namespace drydock {
+
+namespace {
+
+constexpr uint32_t privilege_bits = S_ISUID | S_ISGID;
+// Zeros in stretches of this size become holes.
+constexpr size_t hole_unit = 4096;
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
+}
+
+void write_at(int fd, std::span<const std::byte> bytes, uint64_t offset, const std::string& name) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw system_error(errno, printable(name));
+    bytes = bytes.subspan(static_cast<size_t>(written));
+    offset += static_cast<uint64_t>(written);
+  }
+}
+
+// Makes room for `name`: an existing file goes, an existing folder stays and is an error.
+void remove_existing(int folder, const std::string& name, const std::string& shown) {
+  if (::unlinkat(folder, name.c_str(), 0) == 0 || errno == ENOENT) return;
+  const int cause = errno == EPERM ? EISDIR : errno;
+  throw system_error(cause, fmt::format("{}: cannot be replaced", printable(shown)));
+}
+
+}  // namespace
+
+TreeExtractor::TreeExtractor(const std::string& folder, std::string root_name, ExtractOptions options)
+    : target_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
+      target_name_(folder),
+      root_name_(std::move(root_name)),
+      options_(std::move(options)) {
+  if (!target_) throw system_error(errno, folder);
+}
+
+// Where `path` goes, below the target folder. The root of a tree without a root name has no parts.
+std::vector<std::string> TreeExtractor::parts_of(const std::string& path) const {
+  std::vector<std::string> parts;
+  if (!root_name_.empty()) parts.push_back(root_name_);
+  size_t start = 0;
+  while (start < path.size()) {
+    const size_t slash = std::min(path.find('/', start), path.size());
+    parts.push_back(path.substr(start, slash - start));
+    start = slash + 1;
+  }
+  for (const std::string& part : parts) {
+    if (part.empty() || part == "." || part == ".." || part.find('/') != std::string::npos ||
+        part.find('\0') != std::string::npos) {
+      throw Error(ErrorKind::refused,
+                  fmt::format("the guest's path '{}' would leave {}: refused", printable(path), target_name_));
+    }
+  }
+  return parts;
+}
+
+UniqueFd TreeExtractor::open_folder(const std::vector<std::string>& parts) const {
+  UniqueFd folder(::openat(target_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) throw system_error(errno, target_name_);
+  std::string shown = target_name_;
+  for (const std::string& part : parts) {
+    shown += "/" + part;
+    UniqueFd next(::openat(folder.get(), part.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!next && (errno == ELOOP || errno == ENOTDIR)) {
+      throw Error(ErrorKind::refused,
+                  fmt::format("{}: not a folder (symlinks are not followed here): refused", printable(shown)));
+    }
+    if (!next) throw system_error(errno, printable(shown));
+    folder = std::move(next);
+  }
+  return folder;
+}
+
+TreeExtractor::Place TreeExtractor::place_of(const std::vector<std::string>& parts) const {
+  return {open_folder({parts.begin(), parts.end() - 1}), parts.back()};
+}
+
+uint32_t TreeExtractor::permissions_of(const TreeEntry& entry) const {
+  uint32_t permissions = entry.permissions & 07777;
+  // On a folder set-gid hands down a group and gives nobody a privilege.
+  const uint32_t dropped = entry.kind == EntryKind::directory ? S_ISUID : privilege_bits;
+  if (!options_.setuid) permissions &= ~dropped;
+  return ::geteuid() == 0 ? permissions : permissions & ~022U;
+}
+
+void TreeExtractor::begin(const TreeEntry& entry) {
+  current_ = entry;
+  plain_ = false;
+  position_ = 0;
+  file_.reset();
+  const std::vector<std::string> parts = parts_of(entry.path);
+  if (parts.empty()) return;
+  Place place = place_of(parts);
+  switch (entry.kind) {
+    case EntryKind::directory:
+      make_folder(place, parts, entry);
+      break;
+    case EntryKind::file:
+      make_file(std::move(place), entry);
+      break;
+    case EntryKind::symlink:
+      make_symlink(place, entry);
+      break;
+    case EntryKind::hard_link:
+      make_hard_link(place, entry);
+      break;
+    case EntryKind::character_device:
+    case EntryKind::block_device:
+    case EntryKind::fifo:
+    case EntryKind::socket:
+      make_special(place, entry);
+      break;
+  }
+}
+
+void TreeExtractor::begin_plain_file(const std::string& name) {
+  current_ = {.path = name};
+  position_ = 0;
+  plain_ = true;
+  const std::vector<std::string> parts = parts_of(name);
+  if (parts.size() != 1) throw Error(ErrorKind::refused, fmt::format("'{}' is not a file name", printable(name)));
+  make_file({open_folder({}), parts[0]}, current_);
+}
+
+void TreeExtractor::make_folder(const Place& place, const std::vector<std::string>& parts, const TreeEntry& entry) {
+  if (::mkdirat(place.folder.get(), place.name.c_str(), 0700) != 0) {
+    struct stat existing {};
+    if (errno != EEXIST) throw system_error(errno, printable(entry.path));
+    if (::fstatat(place.folder.get(), place.name.c_str(), &existing, AT_SYMLINK_NOFOLLOW) != 0) {
+      throw system_error(errno, printable(entry.path));
+    }
+    if (!S_ISDIR(existing.st_mode)) {
+      throw Error(ErrorKind::refused,
+                  fmt::format("{}/{}: exists and is not a folder: refused", target_name_, printable(place.name)));
+    }
+  }
+  folders_.push_back({parts, entry});
+}
+
+void TreeExtractor::make_file(Place place, const TreeEntry& entry) {
+  remove_existing(place.folder.get(), place.name, entry.path);
+  const mode_t mode = plain_ ? 0666 : 0600;
+  file_.reset(
+      ::openat(place.folder.get(), place.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+  if (!file_) throw system_error(errno, printable(entry.path));
+}
+
+void TreeExtractor::make_symlink(const Place& place, const TreeEntry& entry) {
+  remove_existing(place.folder.get(), place.name, entry.path);
+  const char* name = place.name.c_str();
+  if (::symlinkat(entry.link.c_str(), place.folder.get(), name) != 0 ||
+      (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
+                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0)) {
+    throw system_error(errno, printable(entry.path));
+  }
+}
+
+void TreeExtractor::make_hard_link(const Place& place, const TreeEntry& entry) {
+  const std::vector<std::string> parts = parts_of(entry.link);
+  if (parts.empty()) throw Error(ErrorKind::refused, fmt::format("{}: links to a folder", printable(entry.path)));
+  const Place earlier = place_of(parts);
+  remove_existing(place.folder.get(), place.name, entry.path);
+  if (::linkat(earlier.folder.get(), earlier.name.c_str(), place.folder.get(), place.name.c_str(), 0) != 0) {
+    throw system_error(errno, fmt::format("{}: hard link to {}", printable(entry.path), printable(entry.link)));
+  }
+}
+
+void TreeExtractor::make_special(const Place& place, const TreeEntry& entry) {
+  const bool device = entry.kind == EntryKind::character_device || entry.kind == EntryKind::block_device;
+  if (entry.kind == EntryKind::socket || (device && !options_.devices)) {
+    options_.warn(fmt::format("{}: a {}, left out", printable(entry.path),
+                              device ? "device node (--devices makes them)" : "socket"));
+    return;
+  }
+  remove_existing(place.folder.get(), place.name, entry.path);
+  const mode_t type = entry.kind == EntryKind::fifo               ? S_IFIFO
+                      : entry.kind == EntryKind::character_device ? S_IFCHR
+                                                                  : S_IFBLK;
+  const dev_t number = device ? makedev(entry.device_major, entry.device_minor) : 0;
+  const char* name = place.name.c_str();
+  if (::mknodat(place.folder.get(), name, type | 0600, number) != 0 ||
+      (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
+                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) ||
+      ::fchmodat(place.folder.get(), name, permissions_of(entry), 0) != 0) {
+    throw system_error(errno, printable(entry.path));
+  }
+}
+
+void TreeExtractor::data(std::span<const std::byte> bytes) {
+  if (!file_) return;
+  size_t done = 0;
+  while (done < bytes.size()) {
+    // A run of units that are all data, or all zeros.
+    size_t run_end = done;
+    bool zero = false;
+    while (run_end < bytes.size()) {
+      const size_t count = std::min(bytes.size() - run_end, hole_unit - (position_ + run_end) % hole_unit);
+      const bool unit_is_zero = all_zero(bytes.subspan(run_end, count));
+      if (run_end > done && unit_is_zero != zero) break;
+      zero = unit_is_zero;
+      run_end += count;
+    }
+    if (!zero) write_at(file_.get(), bytes.subspan(done, run_end - done), position_ + done, current_.path);
+    done = run_end;
+  }
+  position_ += bytes.size();
+}
+
+void TreeExtractor::end() {
+  if (!file_) return;
+  const int fd = file_.get();
+  if (::ftruncate(fd, static_cast<off_t>(position_)) != 0) throw system_error(errno, printable(current_.path));
+  if (!plain_) {
+    const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
+                                        timespec{.tv_sec = current_.modified, .tv_nsec = 0}};
+    // The owner first: changing it takes set-uid bits away.
+    if ((::geteuid() == 0 && ::fchown(fd, static_cast<uid_t>(current_.uid), static_cast<gid_t>(current_.gid)) != 0) ||
+        ::fchmod(fd, permissions_of(current_)) != 0 || ::futimens(fd, times.data()) != 0) {
+      throw system_error(errno, printable(current_.path));
+    }
+  }
+  if (::close(file_.release()) != 0) throw system_error(errno, printable(current_.path));
+}
+
+void TreeExtractor::finish() {
+  for (auto folder = folders_.rbegin(); folder != folders_.rend(); ++folder) {
+    const UniqueFd fd = open_folder(folder->parts);
+    const TreeEntry& entry = folder->entry;
+    const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
+                                        timespec{.tv_sec = entry.modified, .tv_nsec = 0}};
+    if ((::geteuid() == 0 && ::fchown(fd.get(), static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid)) != 0) ||
+        ::fchmod(fd.get(), permissions_of(entry)) != 0 || ::futimens(fd.get(), times.data()) != 0) {
+      throw system_error(errno, printable(entry.path));
+    }
+  }
+  folders_.clear();
+}
+
+}  // namespace drydock

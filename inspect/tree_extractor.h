@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// TreeExtractor: puts a guest's files onto the host, safely (safety.md, 12).
+//
+// Whatever the entries say: nothing is written outside the target folder, no symlink is followed on the way (neither
+// one made just now nor one that was there before), an existing file is replaced and never written through, and neither
+// device nodes nor set-uid and set-gid bits are made unless asked for.
+//
+// Run by root it gives files the guest's numeric owners, as tar does.
+//
+// Thread-safety: none. Errors: `Error` naming the path; refused for entries that try to leave the folder.
+
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "inspect/tree.h"
+#include "src/unique_fd.h"
+
+namespace drydock {
+
+struct ExtractOptions {
+  bool devices = false;                                                      // make device nodes
+  bool setuid = false;                                                       // keep set-uid and set-gid bits
+  std::function<void(const std::string&)> warn = [](const std::string&) {};  // told of what was left out
+};
+
+class TreeExtractor final : public TreeSink {
+ public:
+  // Entries land in `folder`, which exists. `root_name` puts the whole tree one level down, in a folder of that name
+  // (made when missing); "" puts it into `folder` itself, whose own attributes then stay.
+  TreeExtractor(const std::string& folder, std::string root_name, ExtractOptions options);
+  // Folders whose finish() never came keep private permissions.
+  ~TreeExtractor() override = default;
+
+  void begin(const TreeEntry& entry) override;
+  void data(std::span<const std::byte> bytes) override;
+  void end() override;
+
+  // A single file, with the permissions that the umask leaves, as `cp` makes it; data() and end() follow.
+  void begin_plain_file(const std::string& name);
+
+  // Gives folders their permissions, owners and times: last, because a read-only folder takes no files.
+  void finish();
+
+ private:
+  struct Place {
+    UniqueFd folder;
+    std::string name;
+  };
+  struct Folder {
+    std::vector<std::string> parts;
+    TreeEntry entry;
+  };
+
+  std::vector<std::string> parts_of(const std::string& path) const;
+  UniqueFd open_folder(const std::vector<std::string>& parts) const;
+  Place place_of(const std::vector<std::string>& parts) const;
+  uint32_t permissions_of(const TreeEntry& entry) const;
+  void make_folder(const Place& place, const std::vector<std::string>& parts, const TreeEntry& entry);
+  void make_file(Place place, const TreeEntry& entry);
+  void make_symlink(const Place& place, const TreeEntry& entry);
+  void make_hard_link(const Place& place, const TreeEntry& entry);
+  void make_special(const Place& place, const TreeEntry& entry);
+
+  UniqueFd target_;
+  std::string target_name_;
+  std::string root_name_;
+  ExtractOptions options_;
+  std::vector<Folder> folders_;
+
+  UniqueFd file_;  // being written; -1 for entries without data
+  TreeEntry current_;
+  bool plain_ = false;
+  uint64_t position_ = 0;
+};
+
+}  // namespace drydock

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/guest_options.h"
+
+#include "src/error.h"
+#include "tools/passphrase.h"
+
+namespace drydock::cli {
+
+namespace {
+
+unsigned parse_sector_size(const std::string& text) {
+  if (text.empty()) return 0;
+  if (text == "512") return 512;
+  if (text == "4096") return 4096;
+  usage_error(fmt::format("--blocksize={}: 512 or 4096 is expected", printable(text)));
+}
+
+std::shared_ptr<Disk> open_drive(const Invocation& invocation, const Drive& drive, bool writable) {
+  OpenOptions options;
+  options.format = drive.format;
+  options.writable = writable;
+  if (const auto format = invocation.options.value("backing-format")) options.backing_format = parse_format(*format);
+  options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"));
+  const auto image = Image::open(drive.path, options);
+  for (const std::string& warning : image->warnings()) invocation.warn(fmt::format("{}: {}", drive.path, warning));
+  const auto disk = image->disk();
+  if (writable && !disk->writable()) {
+    throw Error(ErrorKind::read_only, fmt::format("{}: cannot be opened for writing", drive.path));
+  }
+  return disk;
+}
+
+ApplianceOptions appliance_options(Invocation& invocation, bool writable) {
+  ApplianceOptions options;
+  options.writable = writable;
+  options.verbose = invocation.options.has("verbose");
+  options.trace = invocation.options.has("x");
+  options.network = invocation.options.has("network");
+  for (const std::string& key : invocation.options.values("key")) options.keys.push_back(parse_key(key));
+  options.ask_passphrase = [&invocation](const std::string& device) {
+    return ask_passphrase(invocation.io, device, invocation.options.has("keys-from-stdin"),
+                          invocation.options.has("echo-keys"));
+  };
+  options.notice = [&invocation](const std::string& text) { invocation.warn(text); };
+  return options;
+}
+
+}  // namespace
+
+std::vector<OptionSpec> disk_options() {
+  return {
+      {'a', "add", "IMAGE", "add the disk image IMAGE; a guest's further disks: -a again"},
+      {0, "allow-dir", "DIR", "also open backing and data files that lie below DIR (may be repeated)"},
+      {0, "backing-format", "FORMAT", "format of backing files whose overlay does not record it"},
+      {0, "blocksize", "512|4096", "sector size of the disks of following -a options", true},
+      {'c', "connect", "URI", "of libvirt: taken for the sake of scripts, not used"},
+      {'d', "domain", "GUEST", "of libvirt: refused, give the domain's disks with -a"},
+      {0, "format", "FORMAT", "format of following -a options: raw or qcow2; without a value: found", true},
+      {'v', "verbose", "", "let libguestfs tell what it does"},
+      {'x', "", "", "let libguestfs trace its calls"},
+  };
+}
+
+std::vector<OptionSpec> mount_options() {
+  return {
+      {0, "echo-keys", "", "show passphrases as they are typed"},
+      {0, "key", "SELECTOR", "passphrase of a LUKS device: DEVICE:key:TEXT or DEVICE:file:FILE"},
+      {0, "keys-from-stdin", "", "read passphrases from standard input"},
+      {'m', "mount", "DEV[:MNT[:OPTS[:TYPE]]]", "mount DEV on MNT (default: /) instead of looking for the system"},
+  };
+}
+
+std::vector<OptionSpec> guestfish_options() {
+  return {
+      {'i', "inspector", "", "mount the guest's system (the default)"},
+      {0, "network", "", "give the appliance a network"},
+      {'n', "no-sync", "", "taken for the sake of scripts; changes are always synced"},
+      {0, "no-progress-bars", "", "show no progress (the default)"},
+      {0, "progress-bars", "", "taken for the sake of scripts"},
+      {0, "selinux", "", "taken for the sake of scripts; labels are kept in any case"},
+  };
+}
+
+std::vector<Drive> parse_drives(const ParsedOptions& options) {
+  std::vector<Drive> drives;
+  Drive next;
+  for (const ParsedOptions::Given& given : options.in_order()) {
+    if (given.is("format")) {
+      next.format = given.value.empty() ? std::nullopt : std::optional(parse_format(given.value));
+    } else if (given.is("blocksize")) {
+      next.sector_size = parse_sector_size(given.value);
+    } else if (given.is("domain")) {
+      usage_error(
+          fmt::format("libvirt is not used: give the disks of '{0}' with -a ('virsh domblklist {0}' lists them)",
+                      printable(given.value)));
+    } else if (given.is("add")) {
+      if (given.value.find("://") != std::string::npos) {
+        throw Error(ErrorKind::refused,
+                    fmt::format("{}: only local images are opened, not URIs", printable(given.value)));
+      }
+      drives.push_back({given.value, next.format, next.sector_size});
+    }
+  }
+  if (drives.empty()) usage_error("at least one image is needed: -a IMAGE");
+  return drives;
+}
+
+MountRequest parse_mount(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t start = 0; parts.size() < 3;) {
+    const size_t colon = text.find(':', start);
+    if (colon == std::string::npos) {
+      parts.push_back(text.substr(start));
+      start = text.size() + 1;
+      break;
+    }
+    parts.push_back(text.substr(start, colon - start));
+    start = colon + 1;
+    if (parts.size() == 3) parts.push_back(text.substr(start));
+  }
+  parts.resize(4);
+  if (parts[0].empty()) usage_error(fmt::format("-m {}: a device is missing", printable(text)));
+  return {.device = parts[0],
+          .mountpoint = parts[1].empty() ? std::string("/") : parts[1],
+          .options = parts[2],
+          .type = parts[3]};
+}
+
+GuestKey parse_key(const std::string& text) {
+  const size_t first = text.find(':');
+  const size_t second = first == std::string::npos ? first : text.find(':', first + 1);
+  if (second == std::string::npos) usage_error("--key: SELECTOR:key:PASSPHRASE or SELECTOR:file:FILENAME is expected");
+  const std::string kind = text.substr(first + 1, second - first - 1);
+  const std::string value = text.substr(second + 1);
+  if (kind == "key") return {.selector = text.substr(0, first), .passphrase = value};
+  if (kind == "file") return {.selector = text.substr(0, first), .passphrase = read_passphrase_file(value)};
+  usage_error(fmt::format("--key: '{}' is neither key nor file", printable(kind)));
+}
+
+OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation) {
+  std::vector<GuestDisk> disks;
+  for (const Drive& drive : parse_drives(invocation.options)) {
+    disks.push_back({.disk = open_drive(invocation, drive, writable), .sector_size = drive.sector_size});
+  }
+  files_ = open_appliance(disks, appliance_options(invocation, writable));
+}
+
+void OpenedGuest::mount() {
+  const std::vector<std::string> requests = invocation_.options.values("mount");
+  for (const std::string& request : requests) files_->mount(parse_mount(request));
+  if (!requests.empty()) return;
+  for (const std::string& warning : files_->mount_inspected()) invocation_.warn(warning);
+}
+
+}  // namespace drydock::cli

@@ -65,9 +65,10 @@ void TableBuilder::warn_of_overlaps() {
   for (const Partition& partition : table_.partitions) {
     if (partition.kind != PartitionKind::extended) by_start.push_back(&partition);
   }
-  std::ranges::stable_sort(by_start, {}, [](const Partition* partition) { return partition->range.start; });
+  std::ranges::stable_sort(by_start, {}, [](const Partition* partition) { return partition->range.start.value(); });
   for (size_t i = 0; i < by_start.size(); ++i) {
-    for (size_t j = i + 1; j < by_start.size() && by_start[j]->range.start < by_start[i]->range.end(); ++j) {
+    const uint64_t end = by_start[i]->range.end().value();
+    for (size_t j = i + 1; j < by_start.size() && by_start[j]->range.start.value() < end; ++j) {
       // Every pair of thousands that overlap would be millions: stop counting once nothing more would be told.
       if (table_.warnings.size() >= max_warnings) {
         ++warnings_left_out_;

@@ -95,7 +95,7 @@ std::shared_ptr<Disk> make_disk(std::span<const std::byte> input) {
   const uint64_t sectors = load_le<uint32_t>(input, 1);
   const auto disk = std::make_shared<SparseDisk>(sectors * 512);
   for (input = input.subspan(head); input.size() >= piece_head;) {
-    const uint32_t place = load_le<uint32_t>(input);
+    const auto place = load_le<uint32_t>(input);
     const size_t length = std::min<size_t>(load_le<uint16_t>(input, 4), input.size() - piece_head);
     const uint64_t back = place & ~from_the_end;
     const uint64_t sector = (place & from_the_end) == 0 ? place : sectors - std::min(back, sectors);

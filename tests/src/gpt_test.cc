@@ -13,7 +13,6 @@ namespace {
 using test::TableBytes;
 using testing::AllOf;
 using testing::Contains;
-using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -34,7 +33,6 @@ TableBytes with_gpt(uint32_t sector_size = 512) {
 }
 
 constexpr uint64_t my_lba_field = 24;
-constexpr uint64_t alternate_field = 32;
 constexpr uint64_t array_field = 72;
 constexpr uint64_t count_field = 80;
 constexpr uint64_t entry_size_field = 84;

@@ -11,7 +11,6 @@ namespace drydock {
 namespace {
 
 using test::TableBytes;
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;

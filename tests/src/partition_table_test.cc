@@ -33,7 +33,7 @@ TableBytes with_fat() {
 
 TEST(partition_table, an_empty_or_blank_disk_has_none) {
   EXPECT_EQ(read(TableBytes(0)).scheme, PartitionScheme::none);
-  for (const uint64_t sectors : {1, 2, 3, 8, 15, 1000}) {
+  for (const unsigned sectors : {1U, 2U, 3U, 8U, 15U, 1000U}) {
     const PartitionTable table = read(TableBytes(sectors));
     EXPECT_EQ(table.scheme, PartitionScheme::none);
     EXPECT_THAT(table.warnings, IsEmpty());

@@ -122,7 +122,7 @@ const Command& serve_command() {
   static const Command command{
       .name = "serve",
       .group = "exports",
-      .summary = "Serve the disk, partitions and snapshots of images over NBD.",
+      .summary = "serve the disk, partitions and snapshots of images over NBD",
       .synopsis = "[OPTION...] IMAGE...",
       .incumbent = "",
       .options = join(open_options(),

@@ -96,8 +96,12 @@ uint64_t DiskFile::seek(uint64_t offset, int whence) const {
   if (offset >= size()) throw file_error(ErrorKind::out_of_range, ENXIO, "lseek past the end of the disk");
   const bool want_hole = whence == SEEK_HOLE;
   GuestRange rest{GuestOffset(offset), size() - offset};
+  // The answer is mostly within the next two extents, and what lies behind would be looked up in vain.
+  size_t extents = 2;
   for (int call = 0; call < seek_calls && rest.length > 0; ++call) {
-    for (const Extent& extent : disk_->map(rest, extents_per_call)) {
+    const auto found = disk_->map(rest, extents);
+    extents = std::min(2 * extents, extents_per_call);
+    for (const Extent& extent : found) {
       if (is_hole(extent) == want_hole) return extent.range.start.value();
       rest = {extent.range.end(), rest.length - extent.range.length};
     }

@@ -54,7 +54,7 @@ void LaunchedAppliance::add_disks(const std::vector<GuestDisk>& disks, const App
   const std::vector<std::string> servers{"unix:" + server_.socket_path()};
   const CStringList server_list(servers);
   for (size_t i = 0; i < disks.size(); ++i) {
-    struct guestfs_add_drive_opts_argv arguments{};
+    struct guestfs_add_drive_opts_argv arguments {};
     arguments.bitmask = GUESTFS_ADD_DRIVE_OPTS_READONLY_BITMASK | GUESTFS_ADD_DRIVE_OPTS_FORMAT_BITMASK |
                         GUESTFS_ADD_DRIVE_OPTS_PROTOCOL_BITMASK | GUESTFS_ADD_DRIVE_OPTS_SERVER_BITMASK;
     arguments.readonly = options.writable ? 0 : 1;

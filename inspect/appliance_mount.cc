@@ -126,7 +126,7 @@ void ApplianceFiles::unlock(const std::string& device) {
 }
 
 bool ApplianceFiles::try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase) {
-  struct guestfs_cryptsetup_open_argv arguments{};
+  struct guestfs_cryptsetup_open_argv arguments {};
   arguments.bitmask = GUESTFS_CRYPTSETUP_OPEN_READONLY_BITMASK;
   arguments.readonly = options_.writable ? 0 : 1;
   return guestfs_cryptsetup_open_argv(g(), device.c_str(), passphrase.c_str(), name.c_str(), &arguments) == 0;

@@ -105,7 +105,7 @@ void ApplianceFiles::read(const std::string& path, const ByteSink& sink) {
 }
 
 void ApplianceFiles::copy_tree_out(const std::string& folder, TreeSink& sink) {
-  struct guestfs_tar_out_opts_argv arguments{};
+  struct guestfs_tar_out_opts_argv arguments {};
   arguments.bitmask = GUESTFS_TAR_OUT_OPTS_NUMERICOWNER_BITMASK;
   arguments.numericowner = 1;
   pump_out(
@@ -118,7 +118,7 @@ void ApplianceFiles::copy_tree_out(const std::string& folder, TreeSink& sink) {
 }
 
 void ApplianceFiles::keep_attributes(const std::string& old_file, const std::string& new_file) {
-  struct guestfs_copy_attributes_argv arguments{};
+  struct guestfs_copy_attributes_argv arguments {};
   arguments.bitmask = GUESTFS_COPY_ATTRIBUTES_ALL_BITMASK;
   arguments.all = 1;
   handle().check(guestfs_copy_attributes_argv(g(), old_file.c_str(), new_file.c_str(), &arguments));
@@ -130,7 +130,7 @@ void ApplianceFiles::replace(const std::string& path, const std::string& source,
     throw Error(ErrorKind::invalid, fmt::format("{}: not a regular file", printable(path)));
   }
   const std::string staged =
-      handle().check_string(guestfs_mktemp(g(), join_path(parent_folder(target), staging_name).c_str()));
+      handle().check_string(guestfs_mktemp(g(), join_path(parent_folder(target), staging_name).c_str(), -1));
   try {
     handle().check(guestfs_upload(g(), source.c_str(), staged.c_str()));
     keep_attributes(target, staged);

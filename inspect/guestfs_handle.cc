@@ -9,8 +9,10 @@ namespace drydock {
 
 namespace {
 
-// Messages begin with the name of the call that failed ("download: /etc/x: No such file"), which tells users nothing.
-std::string without_call_name(const std::string& message) {
+// The first line, which says it all; without the name of the call that failed ("download: /etc/x: No such file"), which
+// tells users nothing.
+std::string essence(const std::string& text) {
+  const std::string message = text.substr(0, text.find('\n'));
   const size_t colon = message.find(": ");
   if (colon == std::string::npos) return message;
   const bool is_name = std::ranges::all_of(
@@ -36,7 +38,7 @@ Error GuestfsHandle::error() const {
   const int code = guestfs_last_errno(handle_);
   const ErrorKind kind = code == 0 ? ErrorKind::io : system_error(code, "").kind();
   const int errno_value = code == 0 ? errno_of(kind) : code;
-  return {kind, errno_value, printable(without_call_name(message == nullptr ? "libguestfs failed" : message))};
+  return {kind, errno_value, printable(essence(message == nullptr ? "libguestfs failed" : message))};
 }
 
 std::string GuestfsHandle::check_string(char* answer) const {

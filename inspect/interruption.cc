@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "src/error.h"
 
@@ -18,13 +19,14 @@ namespace drydock {
 
 namespace {
 
-// A child in the making may still be on its way, so this is done again and again until the guard ends.
-void kill_children() {
+std::set<pid_t> children() {
+  std::set<pid_t> all;
   std::error_code failure;
   for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", failure)) {
-    std::ifstream children(thread.path() / "children");
-    for (pid_t child = 0; children >> child;) ::kill(child, SIGKILL);
+    std::ifstream list(thread.path() / "children");
+    for (pid_t child = 0; list >> child;) all.insert(child);
   }
+  return all;
 }
 
 void die_of(int signal) {
@@ -40,7 +42,12 @@ void die_of(int signal) {
 
 InterruptionGuard::InterruptionGuard() {
   sigemptyset(&signals_);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals_, signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    // What was ignored from the start (nohup) stays so.
+    struct sigaction current {};
+    ::sigaction(signal, nullptr, &current);
+    if (current.sa_handler != SIG_IGN) sigaddset(&signals_, signal);
+  }
   signal_fd_.reset(::signalfd(-1, &signals_, SFD_CLOEXEC | SFD_NONBLOCK));
   stop_fd_.reset(::eventfd(0, EFD_CLOEXEC));
   if (!signal_fd_ || !stop_fd_) throw system_error(errno, "signalfd");
@@ -50,19 +57,25 @@ InterruptionGuard::InterruptionGuard() {
 
 void InterruptionGuard::watch() {
   std::array<pollfd, 2> polled{pollfd{stop_fd_.get(), POLLIN, 0}, pollfd{signal_fd_.get(), POLLIN, 0}};
-  constexpr int step = 50;  // milliseconds between two rounds of killing
-  for (int waited = 0; waited < patience.count();) {
-    const int ready = ::poll(polled.data(), polled.size(), caught_ == 0 ? -1 : step);
+  while (caught_ == 0) {
+    ::poll(polled.data(), polled.size(), -1);
     if ((polled[0].revents & POLLIN) != 0) return;
     signalfd_siginfo info{};
-    if (ready > 0 && ::read(signal_fd_.get(), &info, sizeof info) == sizeof info) {
-      const int signal = static_cast<int>(info.ssi_signo);
-      if (signal == SIGINT && ignore_keyboard_) continue;
-      if (caught_ == 0) caught_ = signal;
+    if (::read(signal_fd_.get(), &info, sizeof info) != sizeof info) continue;
+    const int signal = static_cast<int>(info.ssi_signo);
+    if (signal != SIGINT || !ignore_keyboard_) caught_ = signal;
+  }
+  // All children at once, and after that those that live on: the unwinding has short-lived children of its own.
+  constexpr int grace = 1000;  // milliseconds
+  for (const pid_t child : children()) ::kill(child, SIGKILL);
+  std::set<pid_t> before;
+  for (int waited = 0; waited < patience.count(); waited += grace) {
+    if (::poll(polled.data(), 1, grace) == 1) return;
+    const std::set<pid_t> now = children();
+    for (const pid_t child : now) {
+      if (before.contains(child)) ::kill(child, SIGKILL);
     }
-    if (caught_ == 0) continue;
-    kill_children();
-    waited += step;
+    before = now;
   }
   die_of(caught_);
 }

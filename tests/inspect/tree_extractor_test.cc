@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "inspect/tree_extractor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/support/support.h"
+
+namespace drydock {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class TreeExtraction : public testing::Test {
+ protected:
+  TreeExtraction() {
+    fs::create_directory(target_);
+    fs::create_directory(dir_.path() / "outside");
+    test::write_file(dir_.file("outside/file"), "untouched");
+  }
+
+  TreeExtractor extractor(const std::string& root_name = "", ExtractOptions options = {}) {
+    options.warn = [this](const std::string& text) { warnings_.push_back(text); };
+    return {target_.string(), root_name, options};
+  }
+
+  // Entries belong to whoever runs the test, so that it needs no root.
+  static TreeEntry entry(const std::string& path, EntryKind kind, uint32_t permissions, const std::string& link = "") {
+    return {.path = path, .kind = kind, .permissions = permissions, .uid = ::getuid(), .gid = ::getgid(), .link = link};
+  }
+  static void put(TreeExtractor& extractor, const TreeEntry& entry, const std::string& contents = "") {
+    extractor.begin(entry);
+    extractor.data(std::as_bytes(std::span(contents)));
+    extractor.end();
+  }
+  static void put_file(TreeExtractor& extractor, const std::string& path, const std::string& contents = "evil") {
+    put(extractor, entry(path, EntryKind::file, 0644), contents);
+  }
+
+  std::string text(const std::string& path) const {
+    const auto bytes = test::read_file(path);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  static uint32_t mode(const fs::path& path) {
+    struct stat info {};
+    EXPECT_EQ(::lstat(path.c_str(), &info), 0) << path;
+    return info.st_mode;
+  }
+  void expect_outside_untouched() const {
+    EXPECT_EQ(text(dir_.file("outside/file")), "untouched");
+    EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path() / "outside"), {}), 1);
+  }
+
+  test::TempDir dir_;
+  const fs::path target_ = dir_.path() / "target";
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(TreeExtraction, makes_files_folders_links_and_holes_with_their_attributes) {
+  std::string contents(20000, '\0');
+  contents.replace(10000, 4, "data");
+  TreeExtractor tree = extractor("etc");
+  put(tree, entry("", EntryKind::directory, 0755));
+  put(tree, entry("sub", EntryKind::directory, 0555));
+  put(tree, entry("sub/file", EntryKind::file, 0640), contents);
+  put(tree, entry("link", EntryKind::symlink, 0777, "sub/file"));
+  put(tree, entry("again", EntryKind::hard_link, 0640, "sub/file"));
+  tree.finish();
+  EXPECT_EQ(text(target_ / "etc/sub/file"), contents);
+  EXPECT_EQ(mode(target_ / "etc/sub/file"), S_IFREG | 0640U);
+  EXPECT_EQ(mode(target_ / "etc/sub"), S_IFDIR | 0555U);
+  EXPECT_EQ(fs::read_symlink(target_ / "etc/link"), "sub/file");
+  EXPECT_TRUE(fs::equivalent(target_ / "etc/again", target_ / "etc/sub/file"));
+  fs::permissions(target_ / "etc/sub", fs::perms::owner_all);
+}
+
+TEST_F(TreeExtraction, safety_12_names_that_lead_out_are_refused) {
+  for (const char* path : {"../outside/file", "a/../../outside/file", "..", "/etc/passwd", "a//b", "./x", "a/./b"}) {
+    TreeExtractor tree = extractor();
+    const Error error = test::error_of([&] { put_file(tree, path); });
+    EXPECT_EQ(error.kind(), ErrorKind::refused) << path;
+    EXPECT_THAT(error.what(), HasSubstr("would leave")) << path;
+  }
+  TreeExtractor named = extractor("..");
+  EXPECT_EQ(test::error_of([&] { put_file(named, "file"); }).kind(), ErrorKind::refused);
+  expect_outside_untouched();
+  EXPECT_TRUE(fs::is_empty(target_));
+}
+
+TEST_F(TreeExtraction, safety_12_a_symlink_made_just_now_is_not_followed) {
+  TreeExtractor tree = extractor();
+  put(tree, entry("dir", EntryKind::symlink, 0777, "../outside"));
+  const Error error = test::error_of([&] { put_file(tree, "dir/new"); });
+  EXPECT_EQ(error.kind(), ErrorKind::refused);
+  EXPECT_THAT(error.what(), HasSubstr("symlinks are not followed"));
+  expect_outside_untouched();
+}
+
+TEST_F(TreeExtraction, safety_12_a_file_replaces_a_symlink_and_does_not_write_through_it) {
+  TreeExtractor tree = extractor();
+  put(tree, entry("file", EntryKind::symlink, 0777, "../outside/file"));
+  put_file(tree, "file");
+  EXPECT_EQ(text(target_ / "file"), "evil");
+  EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(target_ / "file")));
+  expect_outside_untouched();
+}
+
+TEST_F(TreeExtraction, safety_12_a_folder_entry_over_a_symlink_is_refused) {
+  TreeExtractor tree = extractor();
+  put(tree, entry("dir", EntryKind::symlink, 0777, "../outside"));
+  const Error error = test::error_of([&] { put(tree, entry("dir", EntryKind::directory, 0777)); });
+  EXPECT_EQ(error.kind(), ErrorKind::refused);
+  EXPECT_THAT(error.what(), HasSubstr("not a folder"));
+  expect_outside_untouched();
+}
+
+TEST_F(TreeExtraction, safety_12_a_folder_turned_into_a_symlink_does_not_lend_it_its_permissions) {
+  TreeExtractor tree = extractor();
+  put(tree, entry("dir", EntryKind::directory, 0777));
+  fs::permissions(dir_.path() / "outside", fs::perms::owner_all);
+  fs::remove(target_ / "dir");
+  fs::create_symlink("../outside", target_ / "dir");
+  EXPECT_EQ(test::error_of([&] { tree.finish(); }).kind(), ErrorKind::refused);
+  EXPECT_EQ(mode(dir_.path() / "outside") & 07777, 0700U);
+}
+
+TEST_F(TreeExtraction, safety_12_hard_links_reach_nothing_outside) {
+  TreeExtractor tree = extractor();
+  EXPECT_EQ(test::error_of([&] { put(tree, entry("x", EntryKind::hard_link, 0644, "../outside/file")); }).kind(),
+            ErrorKind::refused);
+  put(tree, entry("dir", EntryKind::symlink, 0777, "../outside"));
+  EXPECT_EQ(test::error_of([&] { put(tree, entry("x", EntryKind::hard_link, 0644, "dir/file")); }).kind(),
+            ErrorKind::refused);
+  // A link to the symlink itself, and not to what it points to.
+  put(tree, entry("file", EntryKind::symlink, 0777, "../outside/file"));
+  put(tree, entry("y", EntryKind::hard_link, 0644, "file"));
+  EXPECT_TRUE(fs::is_symlink(target_ / "y"));
+  expect_outside_untouched();
+}
+
+TEST_F(TreeExtraction, safety_12_set_uid_bits_go_unless_asked_for) {
+  TreeExtractor tree = extractor();
+  put(tree, entry("tool", EntryKind::file, 06755), "x");
+  EXPECT_EQ(mode(target_ / "tool"), S_IFREG | 0755U);
+  TreeExtractor trusting = extractor("", {.setuid = true});
+  put(trusting, entry("tool", EntryKind::file, 06755), "x");
+  EXPECT_EQ(mode(target_ / "tool"), S_IFREG | 06755U);
+}
+
+TEST_F(TreeExtraction, safety_12_device_nodes_are_left_out_and_told) {
+  TreeExtractor tree = extractor();
+  TreeEntry node = entry("sda", EntryKind::block_device, 0660);
+  node.device_major = 8;
+  put(tree, node);
+  put(tree, entry("socket", EntryKind::socket, 0660));
+  EXPECT_TRUE(fs::is_empty(target_));
+  ASSERT_EQ(warnings_.size(), 2U);
+  EXPECT_THAT(warnings_[0], HasSubstr("sda: a device node (--devices makes them), left out"));
+}
+
+TEST_F(TreeExtraction, a_plain_file_has_the_modes_of_a_new_one_and_replaces_a_symlink) {
+  fs::create_symlink("../outside/file", target_ / "file");
+  TreeExtractor tree = extractor();
+  const std::string contents = "plain";
+  tree.begin_plain_file("file");
+  tree.data(std::as_bytes(std::span(contents)));
+  tree.end();
+  EXPECT_EQ(text(target_ / "file"), "plain");
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  EXPECT_EQ(mode(target_ / "file"), S_IFREG | (0666U & ~mask));
+  expect_outside_untouched();
+  EXPECT_EQ(test::error_of([&] { tree.begin_plain_file(".."); }).kind(), ErrorKind::refused);
+}
+
+TEST_F(TreeExtraction, an_existing_folder_is_not_replaced_by_a_file) {
+  fs::create_directories(target_ / "x/y");
+  TreeExtractor tree = extractor();
+  EXPECT_THAT(test::error_of([&] { put_file(tree, "x"); }).what(), HasSubstr("cannot be replaced"));
+  EXPECT_TRUE(fs::is_directory(target_ / "x/y"));
+}
+
+}  // namespace
+}  // namespace drydock

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/guest_options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "src/error.h"
+#include "tests/support/support.h"
+#include "tools/commands.h"
+
+namespace drydock::cli {
+namespace {
+
+using testing::HasSubstr;
+
+class GuestOptions : public testing::Test {
+ protected:
+  // What the parser would hand over for these words, each "long-name" or "long-name=value".
+  ParsedOptions parsed(const std::vector<std::string>& words) {
+    ParsedOptions result;
+    for (const std::string& word : words) {
+      const size_t equals = word.find('=');
+      const std::string name = word.substr(0, equals);
+      for (const OptionSpec& spec : rows_) {
+        if (spec.long_name == name) result.add(&spec, equals == std::string::npos ? "" : word.substr(equals + 1));
+      }
+    }
+    return result;
+  }
+
+  const std::vector<OptionSpec> rows_ = disk_options();
+};
+
+TEST_F(GuestOptions, format_and_blocksize_hold_for_the_images_behind_them) {
+  const std::vector<Drive> drives = parse_drives(parsed(
+      {"add=a", "format=raw", "blocksize=4096", "add=b", "format", "blocksize", "add=c", "format=qcow2", "add=d"}));
+  ASSERT_EQ(drives.size(), 4U);
+  EXPECT_EQ(drives[0].format, std::nullopt);
+  EXPECT_EQ(drives[1].format, Format::raw);
+  EXPECT_EQ(drives[1].sector_size, 4096U);
+  EXPECT_EQ(drives[2].format, std::nullopt);
+  EXPECT_EQ(drives[2].sector_size, 0U);
+  EXPECT_EQ(drives[3].format, Format::qcow2);
+  EXPECT_EQ(drives[3].path, "d");
+}
+
+TEST_F(GuestOptions, say_what_is_wrong_with_the_images) {
+  EXPECT_THAT(test::error_of([&] { parse_drives(parsed({})); }).what(), HasSubstr("-a IMAGE"));
+  EXPECT_THAT(test::error_of([&] { parse_drives(parsed({"domain=web"})); }).what(), HasSubstr("virsh domblklist web"));
+  EXPECT_THAT(test::error_of([&] { parse_drives(parsed({"add=ssh://host/x"})); }).what(), HasSubstr("not URIs"));
+  EXPECT_THAT(test::error_of([&] {
+                parse_drives(parsed({"blocksize=1024", "add=x"}));
+              }).what(),
+              HasSubstr("512 or 4096"));
+}
+
+TEST_F(GuestOptions, mount_takes_up_to_four_parts) {
+  const MountRequest plain = parse_mount("/dev/sda1");
+  EXPECT_EQ(plain.device, "/dev/sda1");
+  EXPECT_EQ(plain.mountpoint, "/");
+  const MountRequest full = parse_mount("/dev/vg/lv:/boot:acl,user_xattr:ext4");
+  EXPECT_EQ(full.mountpoint, "/boot");
+  EXPECT_EQ(full.options, "acl,user_xattr");
+  EXPECT_EQ(full.type, "ext4");
+  EXPECT_EQ(parse_mount("/dev/sda1::noatime").mountpoint, "/");
+  EXPECT_EQ(test::error_of([] { parse_mount(":/"); }).kind(), ErrorKind::usage);
+}
+
+TEST_F(GuestOptions, keys_are_text_or_a_files_contents) {
+  const test::TempDir dir;
+  test::write_file(dir.file("key"), "from:file\n");
+  EXPECT_EQ(parse_key("/dev/sda1:key:a:b").passphrase, "a:b");
+  EXPECT_EQ(parse_key("/dev/sda1:file:" + dir.file("key")).passphrase, "from:file");
+  EXPECT_EQ(parse_key("0a-1b:key:x").selector, "0a-1b");
+  EXPECT_EQ(test::error_of([] { parse_key("/dev/sda1"); }).kind(), ErrorKind::usage);
+  EXPECT_EQ(test::error_of([] { parse_key("/dev/sda1:other:x"); }).kind(), ErrorKind::usage);
+}
+
+struct Misuse {
+  std::vector<std::string> words;
+  std::string message;
+};
+
+// None of these gets as far as starting an appliance.
+TEST(GuestCommand, refuses_misuse_with_one_line_and_a_hint) {
+  const std::vector<Misuse> misuses{
+      {{"filesystems"}, "drydock filesystems: at least one image is needed: -a IMAGE"},
+      {{"filesystems", "-h", "--csv", "-a", "x"}, "-h and --csv do not go together"},
+      {{"filesystems", "x.img"}, "images are given with -a"},
+      {{"df", "-h", "--csv", "-a", "x"}, "-h and --csv do not go together"},
+      {{"df", "-P", "many", "-a", "x"}, "a number of threads"},
+      {{"cat", "-a", "x"}, "which file?"},
+      {{"cat", "-d", "web", "/etc/fstab"}, "libvirt is not used"},
+      {{"ls", "-a", "x"}, "which directory?"},
+      {{"ls", "-a", "x", "--checksum=rot13", "/"}, "sha512 is expected"},
+      {{"edit", "-a", "x"}, "which file?"},
+      {{"edit", "-a", "x", "-b", "../x", "/f"}, "a suffix for file names"},
+      {{"copy-out", "-a", "x", "/etc"}, "a local directory are expected"},
+      {{"copy-out", "--rw", "-a", "x", "/etc", "/tmp"}, "--rw makes no sense"},
+      {{"copy-in", "--ro", "-a", "x", "f", "/etc"}, "--ro makes no sense"},
+      {{"cat", "--format=vmdk", "-a", "x", "/f"}, "raw and qcow2 are known"},
+  };
+  for (const Misuse& misuse : misuses) {
+    const test::Outcome outcome = test::drydock(misuse.words);
+    EXPECT_EQ(outcome.status, 1) << misuse.message;
+    EXPECT_EQ(outcome.out, "");
+    EXPECT_THAT(outcome.err, HasSubstr(misuse.message));
+    EXPECT_THAT(outcome.err, HasSubstr("--help"));
+  }
+}
+
+TEST(GuestCommand, says_in_one_line_what_is_wrong_with_an_image) {
+  const test::TempDir dir;
+  for (const auto& [image, message] : std::vector<std::pair<std::string, std::string>>{
+           {dir.file("missing.img"), "No such file or directory"}, {dir.path().string(), "directory"}}) {
+    const test::Outcome outcome = test::drydock({"cat", "-a", image, "/etc/fstab"});
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_THAT(outcome.err, HasSubstr(message));
+    EXPECT_EQ(std::ranges::count(outcome.err, '\n'), 1) << outcome.err;
+  }
+  EXPECT_THAT(test::drydock({"copy-out", "-a", "x", "/etc", dir.file("nowhere")}).err, HasSubstr("is not a directory"));
+}
+
+}  // namespace
+}  // namespace drydock::cli

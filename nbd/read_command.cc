@@ -114,6 +114,12 @@ bool read_cached(const Extent& extent, std::span<std::byte> buffer) {
   return got == static_cast<ssize_t>(buffer.size());
 }
 
+// What the map promises behind the end of a truncated file is for Disk::read to judge: lost data or a cluster's empty
+// tail.
+bool ends_within_file(const Extent& extent) {
+  return extent.offset.value() + extent.range.length <= extent.file->size();
+}
+
 // Whether the start of an extent is in the page cache, as a guess at the rest of it: what is not would block the
 // connection's sender, while the disk's own reads run several at once.
 bool starts_cached(const Extent& extent) {
@@ -146,9 +152,9 @@ std::optional<Reply> read_at_once(const Request& request, const Agreement& agree
   uint64_t copied = 0;
   for (const Extent& extent : extents) {
     if (extent.zero) continue;
-    if (copy ? !read_cached(extent, payload.bytes().subspan(copied, extent.range.length)) : !starts_cached(extent)) {
-      return std::nullopt;
-    }
+    const bool at_hand = copy ? read_cached(extent, payload.bytes().subspan(copied, extent.range.length))
+                              : starts_cached(extent) && ends_within_file(extent);
+    if (!at_hand) return std::nullopt;
     copied += extent.range.length;
   }
 

@@ -4,9 +4,8 @@
 
 #include <fmt/format.h>
 
-#include <array>
-
 #include "src/error.h"
+#include "src/human_size.h"
 #include "src/partition/partition_table.h"
 #include "src/partition/partition_type.h"
 #include "src/view_name.h"
@@ -15,22 +14,8 @@ namespace drydock {
 
 namespace {
 
-// "512 B", "1.5 GiB": at most three digits before the point and one behind it.
-std::string size_text(uint64_t bytes) {
-  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  if (bytes < 1024) return fmt::format("{} B", bytes);
-  auto value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 1023.95 && unit + 1 < units.size()) {  // 1023.95 would be rounded to 1024.0
-    value /= 1024;
-    ++unit;
-  }
-  const std::string text = fmt::format("{:.1f}", value);
-  return fmt::format("{} {}", text.ends_with(".0") ? text.substr(0, text.size() - 2) : text, units[unit]);
-}
-
 std::string describe_disk(const Image& image, const PartitionTable& table) {
-  std::string text = fmt::format("{} image, {}", format_name(image.format()), size_text(image.disk()->size()));
+  std::string text = fmt::format("{} image, {}", format_name(image.format()), human_size(image.disk()->size()));
   if (table.scheme == PartitionScheme::gpt) text += ", GPT";
   if (table.scheme == PartitionScheme::mbr) text += ", MBR";
   if (!table.content.empty()) text += ", " + table.content;
@@ -41,14 +26,14 @@ std::string describe_partition(const Partition& partition) {
   const std::string_view known = partition_type_name(partition.type);
   std::string text =
       fmt::format("partition {}, {}, {}", partition.number,
-                  known.empty() ? "type " + partition.type : std::string(known), size_text(partition.range.length));
+                  known.empty() ? "type " + partition.type : std::string(known), human_size(partition.range.length));
   if (!partition.name.empty()) text += fmt::format(", \"{}\"", printable(partition.name));
   return text;
 }
 
 std::string describe_snapshot(const SnapshotInfo& snapshot, const Disk& disk) {
   return fmt::format("snapshot {} \"{}\", {}", printable(snapshot.id), printable(snapshot.name),
-                     size_text(disk.size()));
+                     human_size(disk.size()));
 }
 
 void add_partitions(const std::shared_ptr<Disk>& disk, const PartitionTable& table, Views& result) {

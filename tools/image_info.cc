@@ -3,10 +3,10 @@
 #include "tools/image_info.h"
 
 #include <array>
-#include <cmath>
 #include <ctime>
 
 #include "src/error.h"
+#include "src/human_size.h"
 #include "src/qcow2/bitmap_directory.h"
 #include "src/qcow2/qcow2_image.h"
 
@@ -129,16 +129,6 @@ std::string qcow2_specific_text(const qcow2::Qcow2Image& image) {
 }
 
 }  // namespace
-
-std::string human_size(uint64_t bytes) {
-  constexpr std::array suffixes{"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
-  // The next unit is taken from 1000 on, so that no more than three digits stand before the point.
-  int exponent = 0;
-  std::frexp(static_cast<double>(bytes) / (1000.0 / 1024.0), &exponent);
-  const auto unit = static_cast<size_t>(exponent > 0 ? (exponent - 1) / 10 : 0);
-  return fmt::format("{:.3g} {}B", static_cast<double>(bytes) / std::ldexp(1.0, static_cast<int>(unit) * 10),
-                     suffixes[unit]);
-}
 
 json image_info_json(const Image& image) {
   json result{{"filename", text_value(image.path())},

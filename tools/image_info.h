@@ -14,7 +14,4 @@ namespace drydock::cli {
 nlohmann::json image_info_json(const Image& image);
 std::string image_info_text(const Image& image);
 
-// "1.27 MiB", with three significant digits, as qemu-img prints sizes.
-std::string human_size(uint64_t bytes);
-
 }  // namespace drydock::cli

@@ -277,6 +277,19 @@ TEST_F(Qcow2Special, encrypted_images_are_refused_with_their_method) {
   EXPECT_THAT(outcome.err, HasSubstr("AES"));
 }
 
+TEST_F(Qcow2Special, a_file_cut_in_its_data_is_an_error_and_not_zeros) {
+  create("cut.qcow2", "cluster_size=64k");
+  run_ok({"qemu-io", "-c", "write -P 1 0 4M", dir_.file("cut.qcow2")});
+  run_ok({"truncate", "-s", "-1M", dir_.file("cut.qcow2")});
+  const auto disk = Image::open(dir_.file("cut.qcow2"), {})->disk();
+  EXPECT_THAT(test::error_of([&] { test::bytes_of(*disk); }).what(), HasSubstr("truncated"));
+  test::Process server({test::drydock_program(), "serve", "--socket", dir_.file("sock"), dir_.file("cut.qcow2")});
+  ASSERT_TRUE(server.wait_for_output("socket=")) << server.errors();
+  const test::Outcome copy = test::run({"nbdcopy", "nbd+unix:///?socket=" + dir_.file("sock"), "null:"});
+  EXPECT_NE(copy.status, 0);
+  EXPECT_THAT(copy.err, HasSubstr("Input/output error"));
+}
+
 // Zero clusters only: the whole file is metadata, so that every cut takes some of it away.
 TEST_F(Qcow2Special, truncated_metadata_is_one_clear_error_at_every_512_bytes) {
   create("whole.qcow2", "cluster_size=512", "1M");

@@ -65,7 +65,8 @@ HealthCheck fusermount_check() {
 
 HealthCheck kvm_check(bool fresh) {
   const auto emulator = find_program("qemu-system-x86_64");
-  if (!emulator) return {"KVM", CheckState::failed, "cannot be tried without QEMU", "sudo apt-get install qemu-system-x86"};
+  if (!emulator)
+    return {"KVM", CheckState::failed, "cannot be tried without QEMU", "sudo apt-get install qemu-system-x86"};
   const KvmProof proof = fresh ? prove_kvm(*emulator) : remembered_kvm_proof(*emulator);
   if (proof.works) return {"KVM", CheckState::ok, "boots guests", ""};
   return {"KVM", CheckState::slow, proof.reason,

@@ -15,8 +15,8 @@
 
 #include "inspect/child_process.h"
 #include "inspect/private_folder.h"
-#include "src/unique_fd.h"
 #include "src/error.h"
+#include "src/unique_fd.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
 

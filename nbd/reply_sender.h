@@ -36,6 +36,7 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
 
   void run();
   bool next_batch();
+  Progress send_lingering();
   Progress send_batch();
   Progress send_memory();
   Progress send_file(Reply& reply, Piece& piece);
@@ -54,6 +55,7 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   // The sender's own: replies taken off the queue, and how far the first of them got.
   std::deque<Reply> batch_;
   size_t piece_ = 0;
+  uint64_t sent_ = 0;  // bytes, ever
   bool failed_ = false;
 };
 

@@ -7,12 +7,12 @@
 // moment the old one or the new one (safety.md, 6).
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <exception>
 #include <filesystem>
 #include <thread>

@@ -75,8 +75,8 @@ std::vector<Volume> ApplianceFiles::volumes(const VolumeQuery& query) {
 
 // Subvolumes share their filesystem's space and have no size of their own.
 std::optional<uint64_t> ApplianceFiles::filesystem_size(const Filesystem& filesystem) {
-  if (char* subvolume = guestfs_mountable_subvolume(g(), filesystem.mountable.c_str()); subvolume != nullptr) {
-    std::free(subvolume);
+  if (char* subvolume = guestfs_mountable_subvolume(g(), filesystem.mountable.c_str())) {
+    handle().check_string(subvolume);
     return {};
   }
   if (handle().last_errno() != EINVAL) throw handle().error();

@@ -12,7 +12,7 @@ namespace {
 // The first line, which says it all; without the name of the call that failed ("download: /etc/x: No such file"), which
 // tells users nothing.
 std::string essence(const std::string& text) {
-  const std::string message = text.substr(0, text.find('\n'));
+  std::string message = text.substr(0, text.find('\n'));
   const size_t colon = message.find(": ");
   if (colon == std::string::npos) return message;
   const bool is_name = std::ranges::all_of(
@@ -49,12 +49,9 @@ std::string GuestfsHandle::check_string(char* answer) const {
 
 std::vector<std::string> GuestfsHandle::check_list(char** answer) const {
   if (answer == nullptr) throw error();
+  const std::unique_ptr<char*, void (*)(void*)> owned(answer, std::free);
   std::vector<std::string> list;
-  for (char** item = answer; *item != nullptr; ++item) {
-    list.emplace_back(*item);
-    std::free(*item);
-  }
-  std::free(answer);
+  for (char** item = answer; *item != nullptr; ++item) list.push_back(check_string(*item));
   return list;
 }
 

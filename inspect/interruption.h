@@ -13,10 +13,9 @@
 
 #pragma once
 
-#include <signal.h>
-
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "src/unique_fd.h"

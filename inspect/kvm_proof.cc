@@ -161,7 +161,7 @@ KvmProof remembered_kvm_proof(const std::string& emulator) {
   const std::optional<std::string> trouble = device_trouble();
   if (known && trouble && known->reason == *trouble) return *known;
   if (known && !trouble && !known->reason.starts_with("/dev/kvm:")) return *known;
-  const KvmProof proof = prove_kvm(emulator);
+  KvmProof proof = prove_kvm(emulator);
   if (!file.empty()) remember(file, proof);
   return proof;
 }

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <ranges>
 
 #include "src/error.h"
 
@@ -244,9 +245,9 @@ void TreeExtractor::end() {
 }
 
 void TreeExtractor::finish() {
-  for (auto folder = folders_.rbegin(); folder != folders_.rend(); ++folder) {
-    const UniqueFd fd = open_folder(folder->parts);
-    const TreeEntry& entry = folder->entry;
+  for (const Folder& folder : std::views::reverse(folders_)) {
+    const UniqueFd fd = open_folder(folder.parts);
+    const TreeEntry& entry = folder.entry;
     const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
                                         timespec{.tv_sec = entry.modified, .tv_nsec = 0}};
     if ((::geteuid() == 0 && ::fchown(fd.get(), static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid)) != 0) ||

@@ -24,7 +24,7 @@ std::shared_ptr<Disk> open_drive(const Invocation& invocation, const Drive& driv
   options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"));
   const auto image = Image::open(drive.path, options);
   for (const std::string& warning : image->warnings()) invocation.warn(fmt::format("{}: {}", drive.path, warning));
-  const auto disk = image->disk();
+  auto disk = image->disk();
   if (writable && !disk->writable()) {
     throw Error(ErrorKind::read_only, fmt::format("{}: cannot be opened for writing", drive.path));
   }

@@ -116,15 +116,9 @@ std::vector<std::string> stat_fields(const FileStat& stat, const Fields& fields)
   return row;
 }
 
-void print_fields(Invocation& invocation, const std::vector<std::string>& row, bool csv) {
-  // In CSV numbers have no padding to quote: it is part of the field, as the incumbent prints it.
-  std::string line;
-  for (const std::string& field : row) {
-    const bool first = &field == row.data();
-    const bool padded_number = field.starts_with(' ') && field.find_first_not_of(" -0123456789") == std::string::npos;
-    line += csv ? (first ? "" : ",") + (padded_number ? field : csv_field(field)) : (first ? "" : " ") + field;
-  }
-  invocation.io.out << line << '\n';
+// Names are quoted where CSV needs it; dates are not, as the incumbent has it.
+std::string name_field(const Streams& io, const std::string& name, const Fields& fields) {
+  return fields.csv ? csv_field(shown(io, name)) : shown(io, name);
 }
 
 void list_with_fields(Invocation& invocation, GuestFiles& files, const std::string& folder, const Fields& fields) {
@@ -137,9 +131,11 @@ void list_with_fields(Invocation& invocation, GuestFiles& files, const std::stri
         row.emplace_back();
       }
     }
-    row.push_back(shown(invocation.io, path));
-    if (S_ISLNK(stat.mode)) row.push_back((fields.csv ? "" : "-> ") + shown(invocation.io, files.read_link(path)));
-    print_fields(invocation, row, fields.csv);
+    row.push_back(name_field(invocation.io, path, fields));
+    if (S_ISLNK(stat.mode)) {
+      row.push_back((fields.csv ? "" : "-> ") + name_field(invocation.io, files.read_link(path), fields));
+    }
+    invocation.io.out << fmt::format("{}\n", fmt::join(row, fields.csv ? "," : " "));
   });
 }
 

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The guest commands beside libguestfs-tools, on the same images. Every command starts an appliance, which takes 10 s
+// and more without KVM: a test covers as much as it can with each.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <csignal>
+#include <fstream>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "tests/interop/guest_image.h"
+#include "tests/support/support.h"
+
+extern char** environ;  // NOLINT(readability-redundant-declaration)
+
+namespace drydock {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Outcome;
+using testing::HasSubstr;
+
+class Guest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    // The product has to find out by itself what works here.
+    ::unsetenv("LIBGUESTFS_BACKEND");
+    ::unsetenv("LIBGUESTFS_BACKEND_SETTINGS");
+    shared_ = std::make_unique<test::TempDir>();
+    const fs::path tree = shared_->path() / "tree";
+    test::make_debian_tree(tree, "/dev/sda2 / ext4 defaults 0 1\n/dev/sda1 /boot/efi vfat defaults 0 2\n");
+    test::make_partitioned_guest(shared_->file("guest.img"), tree, shared_->path());
+    test::run_ok({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", shared_->file("guest.img"),
+                  shared_->file("guest.qcow2")});
+  }
+  static void TearDownTestSuite() { shared_.reset(); }
+
+  static std::string image() { return shared_->file("guest.img"); }
+  std::string copy_of_image(const std::string& name) const {
+    fs::copy_file(image(), dir_.path() / name);
+    return dir_.file(name);
+  }
+  static std::string hash(const std::string& path) { return test::run_ok({"sha256sum", path}).substr(0, 64); }
+
+  // The same words to both; the same answer from both.
+  static void expect_same(const std::string& incumbent, const std::string& command,
+                          const std::vector<std::string>& words) {
+    std::vector<std::string> theirs{incumbent};
+    std::vector<std::string> ours{command};
+    theirs.insert(theirs.end(), words.begin(), words.end());
+    ours.insert(ours.end(), words.begin(), words.end());
+    // Both at once: most of the time goes into starting two appliances.
+    auto running = std::async(std::launch::async, [&] { return test::run_incumbent(theirs); });
+    const Outcome outcome = test::drydock(ours);
+    const Outcome expected = running.get();
+    EXPECT_EQ(outcome.status, expected.status) << command << ": " << outcome.err << expected.err;
+    // The appliance's kernel numbers its disks as it meets them.
+    const std::regex device("\\b8:[0-9]+\\b");
+    EXPECT_EQ(std::regex_replace(outcome.out, device, "8:N"), std::regex_replace(expected.out, device, "8:N"))
+        << command;
+  }
+
+  static void expect_clean(const std::string& path) {
+    const Outcome check = test::run({"e2fsck", "-fn", test::root_filesystem(path)});
+    EXPECT_EQ(check.status, 0) << check.out << check.err;
+  }
+  static std::string debugfs(const std::string& path, const std::string& request) {
+    return test::run_ok({"debugfs", "-R", request, test::root_filesystem(path)});
+  }
+
+  static std::unique_ptr<test::TempDir> shared_;
+  test::TempDir dir_;
+};
+
+std::unique_ptr<test::TempDir> Guest::shared_;
+
+TEST_F(Guest, safety_1_reading_commands_speak_as_libguestfs_tools_do_and_change_nothing) {
+  const std::string before = hash(image());
+  expect_same("virt-filesystems", "filesystems", {"-a", image(), "--all", "--long", "--uuid"});
+  expect_same("virt-filesystems", "filesystems", {"-a", image(), "--csv", "-l", "--parts", "--filesystems"});
+  expect_same("virt-df", "df", {"--format=raw", "-a", image()});
+  expect_same("virt-df", "df", {"-a", image(), "-a", shared_->file("esp.part"), "-h"});
+  expect_same("virt-cat", "cat", {"-a", image(), "/etc/hostname", "/etc/link", "/home/user/sub/random"});
+  expect_same("virt-ls", "ls", {"-a", image(), "-lR", "--uids", "--time-t", "--checksum=sha256", "/etc", "/home"});
+  expect_same("virt-ls", "ls", {"-a", image(), "-m", "/dev/sda2", "-lR", "--csv", "--extra-stats", "--times", "/home"});
+  expect_same("virt-ls", "ls", {"-a", image(), "-l", "/etc", "/home"});
+  expect_same("virt-ls", "ls", {"-a", image(), "-R", "/"});
+  EXPECT_EQ(hash(image()), before);
+}
+
+TEST_F(Guest, qcow2_is_read_through_the_engine_and_json_tells_all) {
+  const std::string image = shared_->file("guest.qcow2");
+  const std::string before = hash(image);
+  const Outcome listed = test::drydock({"filesystems", "-a", image, "--json", "--all"});
+  ASSERT_EQ(listed.status, 0) << listed.err;
+  const auto volumes = nlohmann::json::parse(listed.out);
+  ASSERT_EQ(volumes.size(), 5U) << listed.out;
+  EXPECT_EQ(volumes[1]["name"], "/dev/sda2");
+  EXPECT_EQ(volumes[1]["vfs"], "ext4");
+  EXPECT_EQ(volumes[1]["label"], "rootfs");
+  EXPECT_EQ(volumes[3]["parents"][0], "/dev/sda");
+  // One file is missing: the others are printed, and the status tells.
+  const Outcome cat = test::drydock({"cat", "-a", image, "/etc/nowhere", "/etc/hostname", "/etc"});
+  EXPECT_EQ(cat.status, 1);
+  EXPECT_EQ(cat.out, "guest1\n");
+  EXPECT_THAT(cat.err, HasSubstr("drydock cat: /etc/nowhere: No such file or directory\n"));
+  EXPECT_EQ(std::ranges::count(cat.err, '\n'), 2) << cat.err;
+  EXPECT_EQ(hash(image), before);
+}
+
+TEST_F(Guest, a_disk_without_a_system_and_a_wrong_device_get_one_clear_line) {
+  const Outcome none = test::drydock({"cat", "-a", shared_->file("esp.part"), "/etc/fstab"});
+  EXPECT_EQ(none.status, 1);
+  EXPECT_THAT(none.err, HasSubstr("no operating system was found on this disk; `drydock filesystems` lists"));
+  EXPECT_EQ(std::ranges::count(none.err, '\n'), 1) << none.err;
+  const Outcome wrong = test::drydock({"ls", "-a", image(), "-m", "/dev/sda9", "/"});
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sda9 on /: "));
+  EXPECT_EQ(std::ranges::count(wrong.err, '\n'), 1) << wrong.err;
+}
+
+std::string tree_listing(const fs::path& folder) {
+  return test::run_ok({"find", folder.string(), "-printf", "%P %y %m %U:%G %s %l\n"});
+}
+
+TEST_F(Guest, safety_12_copy_out_copies_as_virt_copy_out_but_no_set_uid_bits) {
+  fs::create_directory(dir_.path() / "theirs");
+  fs::create_directory(dir_.path() / "ours");
+  const std::vector<std::string> words{"-a", image(), "/home", "/usr", "/etc/hostname"};
+  std::vector<std::string> theirs{"virt-copy-out"};
+  std::vector<std::string> ours{"copy-out"};
+  theirs.insert(theirs.end(), words.begin(), words.end());
+  ours.insert(ours.end(), words.begin(), words.end());
+  theirs.push_back(dir_.file("theirs"));
+  ours.push_back(dir_.file("ours"));
+  auto running = std::async(std::launch::async, [&] { return test::run_incumbent(theirs); });
+  const Outcome outcome = test::drydock(ours);
+  ASSERT_EQ(running.get().status, 0);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  test::run_ok({"diff", "-r", "--no-dereference", dir_.file("theirs"), dir_.file("ours")});
+  const auto sorted_lines = [](const std::string& text) {
+    std::vector<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) {
+      // Sizes of folders are the host filesystem's business.
+      if (line.find(" d ") == std::string::npos) lines.push_back(line);
+    }
+    std::ranges::sort(lines);
+    return lines;
+  };
+  std::vector<std::string> expected = sorted_lines(tree_listing(dir_.path() / "theirs"));
+  for (std::string& line : expected) line = std::regex_replace(line, std::regex(" f 4755 "), " f 755 ");
+  EXPECT_EQ(sorted_lines(tree_listing(dir_.path() / "ours")), expected);
+}
+
+TEST_F(Guest, safety_6_edit_and_copy_in_keep_mode_owner_xattrs_and_label) {
+  const std::string path = copy_of_image("edit.img");
+  const std::string before = debugfs(path, "ea_list /etc/motd");
+  const Outcome edited = test::drydock({"edit", "-a", path, "-b", ".orig", "-e", "s/foo/bar/", "/etc/motd"});
+  ASSERT_EQ(edited.status, 0) << edited.err;
+  expect_clean(path);
+  EXPECT_EQ(debugfs(path, "cat /etc/motd"), "Welcome\nto bar\n");
+  EXPECT_EQ(debugfs(path, "cat /etc/motd.orig"), "Welcome\nto foo\n");
+  EXPECT_EQ(debugfs(path, "ea_list /etc/motd"), before);
+  EXPECT_THAT(before, HasSubstr("system_u:object_r:etc_t:s0"));
+  EXPECT_THAT(debugfs(path, "stat /etc/motd"), testing::ContainsRegex("Mode:  0640.*User: +12 +Group: +34"));
+
+  test::write_file(dir_.file("motd"), "from the host\n");
+  fs::create_directories(dir_.path() / "user/new");
+  test::write_file(dir_.file("user/new/file"), "new\n");
+  const Outcome copied = test::drydock({"copy-in", "-a", path, dir_.file("motd"), dir_.file("user"), "/etc"});
+  ASSERT_EQ(copied.status, 0) << copied.err;
+  expect_clean(path);
+  EXPECT_EQ(debugfs(path, "cat /etc/motd"), "from the host\n");
+  EXPECT_EQ(debugfs(path, "ea_list /etc/motd"), before);
+  EXPECT_THAT(debugfs(path, "stat /etc/motd"), testing::ContainsRegex("Mode:  0640.*User: +12 +Group: +34"));
+  EXPECT_EQ(debugfs(path, "cat /etc/user/new/file"), "new\n");
+  EXPECT_THAT(debugfs(path, "ls -p /etc"), testing::Not(HasSubstr(".drydock")));
+}
+
+TEST_F(Guest, copy_in_merges_folders_and_edit_follows_the_incumbents) {
+  const std::string ours = copy_of_image("ours.img");
+  const std::string theirs = copy_of_image("theirs.img");
+  fs::create_directories(dir_.path() / "user/sub");
+  test::write_file(dir_.file("user/sub/added"), "added\n");
+  auto copying = std::async(std::launch::async, [&] {
+    return test::run_incumbent({"virt-copy-in", "-a", theirs, dir_.file("user"), "/home"}).status;
+  });
+  EXPECT_EQ(test::drydock({"copy-in", "-a", ours, dir_.file("user"), "/home"}).status, 0);
+  ASSERT_EQ(copying.get(), 0);
+  const std::string expression = "$_ = \"$lineno:$_\"; s/(foo)/<$1>/; $_ .= \"end\\n\" if /Welcome/";
+  auto editing = std::async(std::launch::async, [&] {
+    return test::run_incumbent({"virt-edit", "-a", theirs, "/etc/motd", "-e", expression}).status;
+  });
+  EXPECT_EQ(test::drydock_as({"virt-edit", "-a", ours, "/etc/motd", "-e", expression}).status, 0);
+  ASSERT_EQ(editing.get(), 0);
+  for (const char* file :
+       {"/home/user/sub/added", "/home/user/sub/random", "/home/user/with space,comma", "/etc/motd"}) {
+    const std::string request = fmt::format("cat \"{}\"", file);
+    EXPECT_EQ(debugfs(ours, request), debugfs(theirs, request)) << file;
+  }
+  expect_clean(ours);
+
+  const Outcome died = test::drydock({"edit", "-a", ours, "-e", "die qq{no\\n}", "/etc/motd"});
+  EXPECT_EQ(died.status, 1);
+  EXPECT_THAT(died.err, HasSubstr("the Perl expression failed: no"));
+  EXPECT_EQ(debugfs(ours, "cat /etc/motd"), debugfs(theirs, "cat /etc/motd"));
+}
+
+TEST_F(Guest, root_on_lvm_is_listed_read_and_measured) {
+  const fs::path tree = dir_.path() / "tree";
+  test::make_debian_tree(tree, "/dev/vg_guest/lv_root / ext4 defaults 0 1\n/dev/vg_guest/lv_swap none swap sw 0 0\n");
+  const std::string path = dir_.file("lvm.img");
+  test::make_lvm_guest(path, tree, dir_.path());
+  const std::string before = hash(path);
+  expect_same("virt-filesystems", "filesystems", {"-a", path, "--all", "--long", "--uuid", "-h"});
+  expect_same("virt-df", "df", {"-a", path, "--csv"});
+  const Outcome cat = test::drydock({"cat", "-a", path, "/etc/hostname"});
+  EXPECT_EQ(cat.status, 0) << cat.err;
+  EXPECT_EQ(cat.out, "guest1\n");
+  EXPECT_EQ(hash(path), before);
+}
+
+// The process's children of that name, as pid and command line.
+std::vector<std::pair<pid_t, std::string>> children_named(pid_t parent, const std::string& name) {
+  std::vector<std::pair<pid_t, std::string>> found;
+  std::error_code failure;
+  for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", parent), failure)) {
+    std::ifstream list(thread.path() / "children");
+    for (pid_t child = 0; list >> child;) {
+      std::ifstream file(fmt::format("/proc/{}/cmdline", child));
+      std::string line{std::istreambuf_iterator<char>(file), {}};
+      std::ranges::replace(line, '\0', ' ');
+      if (line.find(name) != std::string::npos) found.emplace_back(child, line);
+    }
+  }
+  return found;
+}
+
+TEST_F(Guest, safety_7_a_signal_leaves_no_process_socket_or_folder_behind) {
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const fs::path temporary = dir_.path() / fmt::format("tmp{}", signal);
+    fs::create_directory(temporary);
+    const std::vector<std::string> words{"env",
+                                         "TMPDIR=" + temporary.string(),
+                                         "LIBGUESTFS_CACHEDIR=/var/tmp",
+                                         test::drydock_program(),
+                                         "ls",
+                                         "-R",
+                                         "-a",
+                                         image(),
+                                         "/"};
+    std::vector<char*> argv;
+    for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    pid_t child = 0;
+    ASSERT_EQ(::posix_spawnp(&child, "env", nullptr, nullptr, argv.data(), environ), 0);
+    // A virtual machine that runs, with its socket and its disks.
+    std::string command_line;
+    ASSERT_TRUE(test::wait_until([&] {
+      const auto machines = children_named(child, "guestfsd.sock");
+      if (!machines.empty()) command_line = machines[0].second;
+      return !machines.empty();
+    }));
+    std::smatch socket;
+    ASSERT_TRUE(std::regex_search(command_line, socket, std::regex("path=(\\S+)/guestfsd.sock")));
+    const fs::path socket_folder = socket[1].str();
+    EXPECT_TRUE(fs::exists(socket_folder));
+    EXPECT_FALSE(fs::is_empty(temporary));
+    const pid_t machine = children_named(child, "guestfsd.sock")[0].first;
+
+    ::kill(child, signal);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << status;
+    EXPECT_FALSE(fs::exists(socket_folder)) << socket_folder;
+    EXPECT_TRUE(fs::is_empty(temporary)) << *fs::directory_iterator(temporary);
+    EXPECT_TRUE(test::wait_until([&] { return ::kill(machine, 0) != 0; }));
+  }
+}
+
+TEST_F(Guest, doctor_finds_a_machine_that_can_do_all_this) {
+  const Outcome outcome = test::drydock({"doctor", "--json", "--appliance"});
+  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  const auto checks = nlohmann::json::parse(outcome.out);
+  for (const char* name :
+       {"drydock", "FUSE device", "FUSE helper", "libguestfs", "appliance kernel", "KVM", "appliance"}) {
+    EXPECT_TRUE(std::ranges::any_of(checks, [&](const auto& check) { return check["check"] == name; })) << name;
+  }
+}
+
+}  // namespace
+}  // namespace drydock

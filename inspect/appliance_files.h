@@ -61,6 +61,7 @@ class ApplianceFiles final : public GuestFiles {
   std::vector<std::string> raid_members(const std::string& device);
 
   void unlock_encrypted();
+  bool unlock_among(const std::vector<std::string>& devices);
   void unlock(const std::string& device);
   bool try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <iterator>
 
 #include "inspect/appliance_files.h"
 
@@ -98,14 +99,25 @@ std::string ApplianceFiles::resolve_user_path(const std::string& path) {
   return handle().check_string(guestfs_case_sensitive_path(g(), resolved.c_str()));
 }
 
+// Encrypted devices are not among filesystems(). Volume groups on them come to light with them, and may hold further
+// encrypted ones.
 void ApplianceFiles::unlock_encrypted() {
+  std::vector<std::string> candidates = handle().check_list(guestfs_list_devices(g()));
+  std::ranges::move(handle().check_list(guestfs_list_partitions(g())), std::back_inserter(candidates));
+  if (unlock_among(candidates)) handle().check(guestfs_lvm_scan(g(), 1));
+  if (unlock_among(handle().check_list(guestfs_lvs(g())))) handle().check(guestfs_lvm_scan(g(), 1));
+}
+
+bool ApplianceFiles::unlock_among(const std::vector<std::string>& devices) {
   bool unlocked = false;
-  for (const Filesystem& filesystem : filesystems()) {
-    if (filesystem.type != "crypto_LUKS" && filesystem.type != "BitLocker") continue;
-    unlock(filesystem.mountable);
+  for (const std::string& device : devices) {
+    char* answer = guestfs_vfs_type(g(), device.c_str());
+    const std::string type = answer == nullptr ? "" : handle().check_string(answer);
+    if (type != "crypto_LUKS" && type != "BitLocker") continue;
+    unlock(device);
     unlocked = true;
   }
-  if (unlocked) handle().check(guestfs_lvm_scan(g(), 1));
+  return unlocked;
 }
 
 void ApplianceFiles::unlock(const std::string& device) {

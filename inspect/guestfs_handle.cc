@@ -9,15 +9,21 @@ namespace drydock {
 
 namespace {
 
-// The first line, which says it all; without the name of the call that failed ("download: /etc/x: No such file"), which
-// tells users nothing.
+// Whether `word` names a libguestfs call: "download", or "mount_options_stub" in its appliance.
+bool is_call_name(std::string_view word) {
+  return std::ranges::all_of(word, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; });
+}
+
+// The first line, which says it all; without the names of the calls that failed ("download: /etc/x: No such file"),
+// which tell users nothing.
 std::string essence(const std::string& text) {
   std::string message = text.substr(0, text.find('\n'));
-  const size_t colon = message.find(": ");
-  if (colon == std::string::npos) return message;
-  const bool is_name = std::ranges::all_of(
-      message.substr(0, colon), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; });
-  return is_name ? message.substr(colon + 2) : message;
+  for (bool first = true;; first = false) {
+    const size_t colon = message.find(": ");
+    if (colon == std::string::npos || !is_call_name(message.substr(0, colon))) return message;
+    if (!first && !message.substr(0, colon).ends_with("_stub")) return message;
+    message.erase(0, colon + 2);
+  }
 }
 
 }  // namespace

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <ranges>
 
 #include "src/error.h"
 
@@ -245,7 +244,8 @@ void TreeExtractor::end() {
 }
 
 void TreeExtractor::finish() {
-  for (const Folder& folder : std::views::reverse(folders_)) {
+  std::ranges::reverse(folders_);  // what is inside first
+  for (const Folder& folder : folders_) {
     const UniqueFd fd = open_folder(folder.parts);
     const TreeEntry& entry = folder.entry;
     const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 #include <thread>
 
 #include "inspect/child_process.h"
@@ -58,19 +59,16 @@ TEST(InterruptionGuardDeathTest, lets_the_stack_unwind_before_the_signal_kills) 
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const test::TempDir dir;
   const std::string mark = dir.file("cleaned-up");
-  struct CleanUp {
-    const std::string& mark;
-    ~CleanUp() { test::write_file(mark, "yes"); }
-  };
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     EXPECT_EXIT(
         {
           const InterruptionGuard guard;
-          const CleanUp clean_up{mark};
+          const std::shared_ptr<void> clean_up(nullptr, [&](void*) { test::write_file(mark, "yes"); });
           ::kill(::getpid(), signal);
           wait_for_interruption(guard);
         },
         testing::KilledBySignal(signal), "");
+    EXPECT_TRUE(std::filesystem::remove(mark)) << signal;
   }
 }
 
@@ -88,13 +86,13 @@ TEST(InterruptionGuardDeathTest, kills_the_children_that_somebody_waits_for) {
 
 class KvmProofTest : public testing::Test {
  protected:
-  KvmProofTest() {
+  void SetUp() override {
     ::setenv("XDG_CACHE_HOME", dir_.file("cache").c_str(), 1);
     test::write_file(emulator_,
                      "#!/bin/sh\necho run >>" + dir_.file("runs") + "\necho 'no such machine' >&2\nexit 7\n");
     ::chmod(emulator_.c_str(), 0755);
   }
-  ~KvmProofTest() override { ::unsetenv("XDG_CACHE_HOME"); }
+  void TearDown() override { ::unsetenv("XDG_CACHE_HOME"); }
 
   test::TempDir dir_;
   const std::string emulator_ = dir_.file("emulator");

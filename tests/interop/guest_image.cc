@@ -87,6 +87,21 @@ void make_lvm_guest(const std::string& path, const fs::path& tree, const fs::pat
   if (outcome.status != 0) throw std::runtime_error("guestfish: " + outcome.err);
 }
 
+void make_encrypted_guest(const std::string& path, const fs::path& tree, const fs::path& scratch) {
+  const std::string archive = (scratch / "tree.tar").string();
+  run_ok({"tar", "-C", tree.string(), "--owner=0", "--group=0", "-cf", archive, "."});
+  make_empty(path, 100 << 20);
+  // guestfish would ask for the passphrase.
+  const std::string script =
+      "use Sys::Guestfs; my ($image, $archive) = @ARGV; my $g = Sys::Guestfs->new();"
+      "$g->add_drive($image, format => 'raw'); $g->launch(); $g->part_disk('/dev/sda', 'mbr');"
+      "$g->luks_format('/dev/sda1', 'secret', 0); $g->cryptsetup_open('/dev/sda1', 'secret', 'made');"
+      "$g->mkfs('ext4', '/dev/mapper/made', label => 'cryptroot'); $g->mount('/dev/mapper/made', '/');"
+      "$g->tar_in($archive, '/'); $g->shutdown();";
+  const Outcome outcome = run_incumbent({"perl", "-e", script, path, archive});
+  if (outcome.status != 0) throw std::runtime_error("Sys::Guestfs: " + outcome.err);
+}
+
 Outcome run_incumbent(const std::vector<std::string>& argv) {
   std::vector<std::string> words{"env", "LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg"};
   words.insert(words.end(), argv.begin(), argv.end());

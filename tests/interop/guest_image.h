@@ -29,6 +29,11 @@ std::string root_filesystem(const std::string& image);
 // appliance, because making volumes takes a kernel with a device mapper.
 void make_lvm_guest(const std::string& path, const std::filesystem::path& tree, const std::filesystem::path& scratch);
 
+// A raw image at `path` whose only partition is a LUKS device with the passphrase "secret", and root on that. `tree`'s
+// fstab should name it LABEL=cryptroot. Launches an appliance.
+void make_encrypted_guest(const std::string& path, const std::filesystem::path& tree,
+                          const std::filesystem::path& scratch);
+
 // Runs a program of libguestfs-tools or guestfish with the settings that it needs where KVM does not work.
 Outcome run_incumbent(const std::vector<std::string>& argv);
 

@@ -229,6 +229,20 @@ TEST_F(Guest, root_on_lvm_is_listed_read_and_measured) {
   EXPECT_EQ(hash(path), before);
 }
 
+TEST_F(Guest, an_encrypted_guest_opens_with_its_key_only) {
+  const fs::path tree = dir_.path() / "tree";
+  test::make_debian_tree(tree, "LABEL=cryptroot / ext4 defaults 0 1\n");
+  const std::string path = dir_.file("luks.img");
+  test::make_encrypted_guest(path, tree, dir_.path());
+  const Outcome opened = test::drydock({"cat", "-a", path, "--key", "/dev/sda1:key:secret", "/etc/hostname"});
+  EXPECT_EQ(opened.status, 0) << opened.err;
+  EXPECT_EQ(opened.out, "guest1\n");
+  const Outcome wrong =
+      test::drydock({"cat", "-a", path, "--key", "/dev/sda1:key:wrong", "--keys-from-stdin", "/etc/hostname"});
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("/dev/sda1 is encrypted, and no key opens it; --key /dev/sda1:file:FILENAME"));
+}
+
 // The process's children of that name, as pid and command line.
 std::vector<std::pair<pid_t, std::string>> children_named(pid_t parent, const std::string& name) {
   std::vector<std::pair<pid_t, std::string>> found;

@@ -10,11 +10,10 @@
 
 namespace drydock::qcow2 {
 
-Layer::Layer(std::shared_ptr<Storage> image_storage, const Header& image_header,
-             std::shared_ptr<TableCache> table_cache)
+Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache)
     : storage(std::move(image_storage)),
       data_storage(storage),
-      header(image_header),
+      header(std::move(image_header)),
       decoder(header),
       tables(std::move(table_cache)),
       decoded(header.cluster_size()) {}

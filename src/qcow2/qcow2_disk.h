@@ -24,7 +24,7 @@ namespace drydock::qcow2 {
 
 // What the active disk and the snapshots of one image share.
 struct Layer {
-  Layer(std::shared_ptr<Storage> image_storage, const Header& image_header, std::shared_ptr<TableCache> table_cache);
+  Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache);
 
   // See is_metadata_preallocated(); found out once, when the first map is asked for.
   bool metadata_preallocated() const;

@@ -145,9 +145,9 @@ TEST_F(nbd_interop, many_clients_read_at_once) {
   Served served({"--socket", socket, image});
   std::vector<std::thread> clients;
   std::vector<int> statuses(8);
-  for (size_t i = 0; i < statuses.size(); ++i) {
-    clients.emplace_back([&, i] {
-      statuses[i] = test::run({"qemu-img", "compare", "-f", "raw", "-F", "raw", socket_uri(""), image}).status;
+  for (int& status : statuses) {
+    clients.emplace_back([&] {
+      status = test::run({"qemu-img", "compare", "-f", "raw", "-F", "raw", socket_uri(""), image}).status;
     });
   }
   for (std::thread& client : clients) client.join();

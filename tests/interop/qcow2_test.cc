@@ -32,7 +32,8 @@ std::vector<Kind> kinds() {
   for (const std::string compat : {"0.10", "1.1"}) {
     for (const std::string cluster :
          {"512", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k", "256k", "512k", "1M", "2M"}) {
-      all.push_back({"v" + compat.substr(0, 1) + "_" + cluster, "compat=" + compat + ",cluster_size=" + cluster});
+      all.push_back(
+          {fmt::format("v{}_{}", compat[0], cluster), fmt::format("compat={},cluster_size={}", compat, cluster)});
     }
   }
   for (const std::string cluster : {"16k", "64k", "512k", "2M"}) {
@@ -66,7 +67,7 @@ class Qcow2 : public testing::TestWithParam<Kind> {
  protected:
   // The image, written to in all the ways there are. `compression`: "", "zlib" or "zstd"; `base`: "", "raw" or "qcow2".
   std::string make(const std::string& compression, const std::string& base) {
-    const std::string path = dir_.file("image-" + compression + "-" + base + ".qcow2");
+    std::string path = dir_.file(fmt::format("image-{}-{}.qcow2", compression, base));
     std::vector<std::string> create{"qemu-img", "create", "-q", "-f", "qcow2", "-o"};
     create.push_back(GetParam().options +
                      (compression.empty() || is_version_2() ? "" : ",compression_type=" + compression));
@@ -107,7 +108,7 @@ class Qcow2 : public testing::TestWithParam<Kind> {
 
   // What qemu-img reads of it.
   std::string reference(const std::string& image) const {
-    const std::string raw = image + ".raw";
+    std::string raw = image + ".raw";
     if (!std::filesystem::exists(raw)) run_ok({"qemu-img", "convert", "-O", "raw", image, raw});
     return raw;
   }
@@ -193,7 +194,7 @@ class Qcow2Special : public testing::Test {
 
 TEST_F(Qcow2Special, external_data_files_with_and_without_raw) {
   for (const std::string raw : {"on", "off"}) {
-    create("ext-" + raw + ".qcow2", "data_file=" + dir_.file("data-" + raw) + ",data_file_raw=" + raw);
+    create("ext-" + raw + ".qcow2", fmt::format("data_file={},data_file_raw={}", dir_.file("data-" + raw), raw));
     write("ext-" + raw + ".qcow2");
     expect_like_qemu(dir_.file("ext-" + raw + ".qcow2"));
   }

@@ -34,7 +34,7 @@ TEST_F(nbd_handshake, go_tells_size_flags_and_block_sizes) {
   const auto answers = client.ask(Option::go, info_data("", {1, 2, 3, 77}));
   ASSERT_EQ(answers.size(), 5U);
   EXPECT_EQ(load_be<uint64_t>(answers[0].data, 2), test.content.size());
-  const uint16_t flags = load_be<uint16_t>(answers[0].data, 10);
+  const auto flags = load_be<uint16_t>(answers[0].data, 10);
   EXPECT_EQ(flags, transmission_has_flags | transmission_read_only | transmission_send_flush | transmission_send_fua |
                        transmission_can_multi_conn);
   EXPECT_EQ(load_be<uint32_t>(answers[1].data, 2), min_block_size);
@@ -92,7 +92,7 @@ TEST_F(nbd_handshake, block_status_needs_the_context_of_the_chosen_export) {
 TEST_F(nbd_handshake, safety_15_every_option_with_garbage_gets_an_answer_and_the_next_one_works) {
   for (uint32_t option = 0; option < all_options; ++option) {
     if (option == 1 || option == 2) continue;  // these end the negotiation
-    for (const size_t length : {1, 3, 4, 5, 8, 17, 4096, 5000, 65536}) {
+    for (const size_t length : {1U, 3U, 4U, 5U, 8U, 17U, 4096U, 5000U, 65536U}) {
       SCOPED_TRACE(fmt::format("option {}, {} bytes", option, length));
       RawClient client(server);
       client.ask(Option::structured_reply);

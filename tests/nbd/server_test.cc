@@ -18,7 +18,6 @@ namespace drydock::nbd {
 namespace {
 
 using testing::HasSubstr;
-using testing::StartsWith;
 
 // A disk whose reads wait for permission, and whose flush can fail.
 class SlowDisk final : public Disk {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/byteorder.h"
 #include "tests/support/qcow2_bytes.h"
 #include "tests/support/support.h"
 
@@ -120,11 +121,9 @@ TEST(qcow2_header, bitmap_directory_claims_are_checked) {
   const auto extension = [](uint32_t count, uint64_t size, uint64_t offset) {
     std::string data(24, '\0');
     const auto bytes = std::as_writable_bytes(std::span(data));
-    for (int i = 0; i < 4; ++i) bytes[static_cast<size_t>(i)] = std::byte(count >> (24 - 8 * i));
-    for (int i = 0; i < 8; ++i) {
-      bytes[static_cast<size_t>(8 + i)] = std::byte(size >> (56 - 8 * i));
-      bytes[static_cast<size_t>(16 + i)] = std::byte(offset >> (56 - 8 * i));
-    }
+    store_be(bytes, 0, count);
+    store_be(bytes, 8, size);
+    store_be(bytes, 16, offset);
     return Qcow2Bytes().set64(88, 1).extension(0x23852875, data);
   };
   expect_refused(extension(0, 0, 512), ErrorKind::invalid, "claims 0 bitmaps");

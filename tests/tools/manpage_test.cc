@@ -41,7 +41,7 @@ Options options_of_help(const std::string& text) {
     std::smatch match;
     if (line.find_first_not_of(' ') > 6 || line.find('-') != line.find_first_not_of(' ')) continue;
     if (!std::regex_match(line, match, row)) throw std::runtime_error("--help has a row of another form: " + line);
-    for (const size_t label : {1, 2}) {
+    for (const size_t label : {1U, 2U}) {
       if (match[label].matched) options[match[label]] = match[3].str() + match[4].str();
     }
   }

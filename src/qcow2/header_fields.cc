@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/header_fields.h"
+
+#include "src/byteorder.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr size_t version_2_bytes = 72;
+
+namespace field {
+constexpr size_t version = 4;
+constexpr size_t backing_name_offset = 8;
+constexpr size_t backing_name_length = 16;
+constexpr size_t size = 24;
+constexpr size_t l1_entries = 36;
+constexpr size_t l1_offset = 40;
+constexpr size_t refcount_table_offset = 48;
+constexpr size_t refcount_table_clusters = 56;
+constexpr size_t snapshot_count = 60;
+constexpr size_t snapshots_offset = 64;
+constexpr size_t incompatible_features = 72;
+constexpr size_t compatible_features = 80;
+constexpr size_t autoclear_features = 88;
+}  // namespace field
+
+}  // namespace
+
+HeaderFields::HeaderFields(Storage& storage) : storage_(storage) {
+  read_exactly(storage, HostOffset(0), std::span(bytes_).first(version_2_bytes), "the qcow2 header");
+  length_ = version() >= 3 ? bytes_.size() : version_2_bytes;
+  read_exactly(storage, HostOffset(0), std::span(bytes_).first(length_), "the qcow2 header");
+}
+
+HeaderFields& HeaderFields::set_size(uint64_t bytes) {
+  store_be<uint64_t>(bytes_, field::size, bytes);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_l1_table(HostOffset offset, uint32_t entries) {
+  store_be<uint32_t>(bytes_, field::l1_entries, entries);
+  store_be<uint64_t>(bytes_, field::l1_offset, offset.value());
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_refcount_table(HostOffset offset, uint32_t clusters) {
+  store_be<uint64_t>(bytes_, field::refcount_table_offset, offset.value());
+  store_be<uint32_t>(bytes_, field::refcount_table_clusters, clusters);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_snapshots(HostOffset offset, uint32_t count) {
+  store_be<uint32_t>(bytes_, field::snapshot_count, count);
+  store_be<uint64_t>(bytes_, field::snapshots_offset, offset.value());
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_backing_name(HostOffset offset, uint32_t length) {
+  store_be<uint64_t>(bytes_, field::backing_name_offset, offset.value());
+  store_be<uint32_t>(bytes_, field::backing_name_length, length);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_incompatible_features(uint64_t features) {
+  store_be<uint64_t>(bytes_, field::incompatible_features, features);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_compatible_features(uint64_t features) {
+  store_be<uint64_t>(bytes_, field::compatible_features, features);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_autoclear_features(uint64_t features) {
+  store_be<uint64_t>(bytes_, field::autoclear_features, features);
+  return *this;
+}
+
+uint32_t HeaderFields::version() const { return load_be<uint32_t>(bytes_, field::version); }
+
+uint64_t HeaderFields::feature_field(uint64_t offset) const {
+  return length_ > version_2_bytes ? load_be<uint64_t>(bytes_, offset) : 0;
+}
+
+uint64_t HeaderFields::incompatible_features() const { return feature_field(field::incompatible_features); }
+uint64_t HeaderFields::compatible_features() const { return feature_field(field::compatible_features); }
+uint64_t HeaderFields::autoclear_features() const { return feature_field(field::autoclear_features); }
+
+void HeaderFields::store() const { storage_.write(HostOffset(0), std::span(bytes_).first(length_)); }
+
+}  // namespace drydock::qcow2

@@ -6,6 +6,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace drydock::qcow2 {
@@ -17,6 +18,7 @@ struct FreeDeflate {
 };
 struct FreeZstd {
   void operator()(ZSTD_DCtx* decoder) const { ZSTD_freeDCtx(decoder); }
+  void operator()(ZSTD_CCtx* encoder) const { ZSTD_freeCCtx(encoder); }
 };
 
 // The slow way for streams that libdeflate refuses: those that do not end with the cluster. QEMU takes the first
@@ -58,7 +60,63 @@ bool decompress_zstd(std::span<const std::byte> input, std::span<std::byte> clus
   return true;
 }
 
+// libdeflate, which decodes so well, cannot keep its window to 12 bits; zlib can.
+class Deflater {
+ public:
+  Deflater() {
+    constexpr int window_bits = -12;  // negative: raw deflate
+    constexpr int most_memory = 9;
+    usable_ =
+        deflateInit2(&stream_, Z_DEFAULT_COMPRESSION, Z_DEFLATED, window_bits, most_memory, Z_DEFAULT_STRATEGY) == Z_OK;
+  }
+  Deflater(const Deflater&) = delete;
+  Deflater& operator=(const Deflater&) = delete;
+  ~Deflater() {
+    if (usable_) deflateEnd(&stream_);
+  }
+
+  std::optional<size_t> encode(std::span<const std::byte> cluster, std::span<std::byte> output) {
+    if (!usable_ || deflateReset(&stream_) != Z_OK) return std::nullopt;
+    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(cluster.data()));
+    stream_.avail_in = static_cast<uInt>(cluster.size());
+    stream_.next_out = reinterpret_cast<Bytef*>(output.data());
+    stream_.avail_out = static_cast<uInt>(output.size());
+    if (deflate(&stream_, Z_FINISH) != Z_STREAM_END) return std::nullopt;
+    return output.size() - stream_.avail_out;
+  }
+
+ private:
+  z_stream stream_{};
+  bool usable_ = false;
+};
+
+std::optional<size_t> compress_zlib(std::span<const std::byte> cluster, std::span<std::byte> output) {
+  thread_local Deflater encoder;
+  return encoder.encode(cluster, output);
+}
+
+std::optional<size_t> compress_zstd(std::span<const std::byte> cluster, std::span<std::byte> output) {
+  thread_local const std::unique_ptr<ZSTD_CCtx, FreeZstd> encoder(ZSTD_createCCtx());
+  if (!encoder) return std::nullopt;
+  const size_t size = ZSTD_compressCCtx(encoder.get(), output.data(), output.size(), cluster.data(), cluster.size(),
+                                        ZSTD_CLEVEL_DEFAULT);
+  if (ZSTD_isError(size) != 0) return std::nullopt;
+  return size;
+}
+
 }  // namespace
+
+std::optional<size_t> compress(CompressionType type, std::span<const std::byte> cluster, std::span<std::byte> output) {
+  if (cluster.empty()) return std::nullopt;
+  const std::span<std::byte> smaller = output.first(std::min(output.size(), cluster.size() - 1));
+  switch (type) {
+    case CompressionType::zlib:
+      return compress_zlib(cluster, smaller);
+    case CompressionType::zstd:
+      return compress_zstd(cluster, smaller);
+  }
+  return std::nullopt;
+}
 
 bool decompress(CompressionType type, std::span<const std::byte> input, std::span<std::byte> cluster) {
   switch (type) {

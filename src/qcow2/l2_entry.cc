@@ -2,6 +2,8 @@
 
 #include "src/qcow2/l2_entry.h"
 
+#include <algorithm>
+
 #include "src/error.h"
 
 namespace drydock::qcow2 {
@@ -77,12 +79,59 @@ ClusterState L2Decoder::state(const L2Entry& entry, GuestOffset guest, uint64_t 
 HostOffset L2Decoder::host_offset(const L2Entry& entry) const { return HostOffset(entry.descriptor & offset_mask); }
 
 CompressedData L2Decoder::compressed(const L2Entry& entry) const {
-  // "Compressed Clusters Descriptor": x = 62 - (cluster_bits - 8); at least 49 here.
-  const uint32_t x = 62 - (cluster_bits_ - 8);
+  const uint32_t x = compressed_offset_bits();
   const uint64_t offset = entry.descriptor & ((uint64_t{1} << x) - 1) & ((uint64_t{1} << 56) - 1);
   const uint64_t more_sectors = (entry.descriptor & (compressed_flag - 1)) >> x;
   return {HostOffset(offset), (more_sectors + 1) * sector_bytes - offset % sector_bytes};
 }
+
+ClusterContents L2Decoder::contents(const L2Entry& entry, GuestOffset guest) const {
+  ClusterContents contents;
+  const ClusterState first = state(entry, guest, 0);
+  if (first == ClusterState::compressed) {
+    contents.compressed = compressed(entry);
+    return contents;
+  }
+  contents.placed = has_place(first);
+  contents.ours = contents.placed && is_ours(entry);
+  if (contents.placed) contents.host = host_offset(entry);
+  if (extended_) {
+    contents.data = static_cast<uint32_t>(entry.subclusters);
+    contents.zero = static_cast<uint32_t>(entry.subclusters >> 32);
+  } else {
+    contents.data = first == ClusterState::data ? 1 : 0;
+    contents.zero = first == ClusterState::zero_plain || first == ClusterState::zero_allocated ? 1 : 0;
+  }
+  return contents;
+}
+
+L2Entry L2Decoder::encode(const ClusterContents& contents) const {
+  if (contents.compressed) {
+    const uint64_t offset = contents.compressed->offset.value();
+    const uint64_t sectors = divide_up(offset % sector_bytes + contents.compressed->length, sector_bytes);
+    return {compressed_flag | offset | (sectors - 1) << compressed_offset_bits(), 0};
+  }
+  L2Entry entry;
+  if (contents.placed) entry.descriptor = contents.host.value() | (contents.ours ? copied_flag : 0);
+  if (extended_) {
+    entry.subclusters = uint64_t{contents.zero} << 32 | contents.data;
+  } else if (contents.zero != 0) {
+    entry.descriptor |= zero_flag;
+  }
+  return entry;
+}
+
+std::optional<CompressedData> L2Decoder::compressed_at(HostOffset offset, uint64_t bytes) const {
+  if (offset.value() + bytes >= uint64_t{1} << std::min(compressed_offset_bits(), 56U)) return std::nullopt;
+  const uint64_t end = round_up(offset.value() + bytes, sector_bytes);
+  return CompressedData{offset, end - offset.value()};
+}
+
+bool is_ours(const L2Entry& entry) { return (entry.descriptor & copied_flag) != 0; }
+
+bool l2_table_is_ours(uint64_t l1_entry) { return (l1_entry & copied_flag) != 0; }
+
+uint64_t l1_entry_for(HostOffset l2_table) { return l2_table.value() | copied_flag; }
 
 HostOffset l2_table_offset(uint64_t l1_entry) { return HostOffset(l1_entry & offset_mask); }
 

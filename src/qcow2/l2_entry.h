@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "src/qcow2/header.h"
@@ -39,6 +40,16 @@ struct CompressedData {
   auto operator<=>(const CompressedData&) const = default;
 };
 
+// A whole cluster's entry, taken apart for writers. An image without extended L2 entries has one subcluster, bit 0.
+struct ClusterContents {
+  bool placed = false;  // `host` is a place for data, and zeros or data may be in it
+  bool ours = false;    // the place has a refcount of 1 (bit 63, "copied"): it may be written to
+  HostOffset host;
+  std::optional<CompressedData> compressed;
+  uint32_t data = 0;  // the subclusters that read from the place
+  uint32_t zero = 0;  // the subclusters that read as zeros; disjoint from `data`
+};
+
 // What entries mean in a given image.
 class L2Decoder {
  public:
@@ -56,10 +67,20 @@ class L2Decoder {
   // Of a compressed entry.
   CompressedData compressed(const L2Entry& entry) const;
 
+  // Throws corrupt like state().
+  ClusterContents contents(const L2Entry& entry, GuestOffset guest) const;
+  L2Entry encode(const ClusterContents& contents) const;
+  // A compressed cluster whose `bytes` lie at `offset`; nothing where the entry's bits do not hold the offset.
+  std::optional<CompressedData> compressed_at(HostOffset offset, uint64_t bytes) const;
+  // All subclusters of a cluster.
+  uint32_t all_subclusters() const { return static_cast<uint32_t>((uint64_t{1} << subclusters_) - 1); }
+
  private:
   ClusterState standard_state(const L2Entry& entry) const;
   ClusterState subcluster_state(const L2Entry& entry, GuestOffset guest, uint64_t index) const;
   void check_host_offset(const L2Entry& entry, GuestOffset guest) const;
+  // "Compressed Clusters Descriptor": where the offset ends and the number of sectors begins. At least 49.
+  uint32_t compressed_offset_bits() const { return 62 - (cluster_bits_ - 8); }
 
   uint32_t version_;
   uint32_t cluster_bits_;
@@ -71,5 +92,12 @@ class L2Decoder {
 
 // The L2 table that an L1 entry points to; 0 where there is none.
 HostOffset l2_table_offset(uint64_t l1_entry);
+// Whether that table has a refcount of 1: it may be written to.
+bool l2_table_is_ours(uint64_t l1_entry);
+// The entry for a table with a refcount of 1.
+uint64_t l1_entry_for(HostOffset l2_table);
+
+// Whether an entry has a place of its own with a refcount of 1, as bit 63 says.
+bool is_ours(const L2Entry& entry);
 
 }  // namespace drydock::qcow2

@@ -6,99 +6,16 @@
 
 #include "src/error.h"
 #include "src/qcow2/compression.h"
-#include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
 
-Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache)
-    : storage(std::move(image_storage)),
-      data_storage(storage),
-      header(std::move(image_header)),
-      decoder(header),
-      tables(std::move(table_cache)),
-      decoded(header.cluster_size()) {}
-
-bool Layer::metadata_preallocated() const {
-  std::call_once(preallocation_once_, [this] { preallocated_ = is_metadata_preallocated(*storage, header); });
-  return preallocated_;
-}
-
-Qcow2Disk::Qcow2Disk(std::shared_ptr<const Layer> layer, std::vector<uint64_t> l1, uint64_t size)
-    : layer_(std::move(layer)), l1_(std::move(l1)), size_(size) {}
-
-L2Entry Qcow2Disk::entry_at(const TableCache::Slice& slice, uint64_t index) const {
-  if (!layer_->header.extended_l2()) return {(*slice)[index], 0};
-  return {(*slice)[index * 2], (*slice)[index * 2 + 1]};
-}
-
-Qcow2Disk::Mapping Qcow2Disk::translate(GuestRange range) const {
-  const Header& header = layer_->header;
-  const uint64_t coverage = header.l2_coverage();
-  uint64_t l1_index = range.start.value() / coverage;
-  const uint64_t into_table = range.start.value() % coverage;
-  const HostOffset table = l2_table_offset(l1_[l1_index]);
-
-  if (table == HostOffset(0)) {
-    uint64_t length = coverage - into_table;
-    while (length < range.length && l2_table_offset(l1_[++l1_index]) == HostOffset(0)) length += coverage;
-    return {.state = ClusterState::unallocated, .length = std::min(length, range.length)};
-  }
-  if (!table.is_aligned(header.cluster_size())) {
-    throw Error(ErrorKind::corrupt, fmt::format("{}: L2 table offset {:#x} unaligned (L1 index: {:#x})",
-                                                layer_->storage->name(), table.value(), l1_index));
-  }
-  const uint64_t slice_bytes = std::min(header.cluster_size(), max_slice_bytes);
-  const uint64_t slice_entries = slice_bytes / header.l2_entry_size();
-  const uint64_t l2_index = into_table >> header.cluster_bits;
-  const TableCache::Slice slice =
-      layer_->tables->get(*layer_->storage, table + l2_index / slice_entries * slice_bytes, slice_bytes);
-  try {
-    return translate_within_slice(range, slice, l2_index % slice_entries);
-  } catch (const Error& error) {
-    throw error.within(layer_->storage->name());
-  }
-}
-
-Qcow2Disk::Mapping Qcow2Disk::translate_within_slice(GuestRange range, const TableCache::Slice& slice,
-                                                     uint64_t first_entry) const {
-  const Header& header = layer_->header;
-  const L2Decoder& decoder = layer_->decoder;
-  const uint64_t cluster_size = header.cluster_size();
-  const uint64_t entries = slice->size() * sizeof(uint64_t) / header.l2_entry_size();
-  const uint64_t into_cluster = range.start.value() % cluster_size;
-  uint64_t subcluster = into_cluster / decoder.subcluster_size();
-  L2Entry entry = entry_at(slice, first_entry);
-
-  Mapping mapping{.state = decoder.state(entry, range.start, subcluster)};
-  if (mapping.state == ClusterState::compressed) {
-    mapping.length = std::min(cluster_size - into_cluster, range.length);
-    mapping.compressed = decoder.compressed(entry);
-    return mapping;
-  }
-  const bool placed = has_place(mapping.state);
-  if (placed) mapping.host = decoder.host_offset(entry) + into_cluster;
-
-  // Take in the neighbours behind that are in the same state (and place).
-  mapping.length = decoder.subcluster_size() - into_cluster % decoder.subcluster_size();
-  for (uint64_t index = first_entry; mapping.length < range.length; mapping.length += decoder.subcluster_size()) {
-    if (++subcluster == decoder.subclusters_per_cluster()) {
-      if (++index == entries) break;
-      subcluster = 0;
-      entry = entry_at(slice, index);
-    }
-    const GuestOffset guest = range.start + mapping.length;
-    if (decoder.state(entry, guest, subcluster) != mapping.state) break;
-    const HostOffset host = decoder.host_offset(entry) + guest.value() % cluster_size;
-    if (placed && host != mapping.host + mapping.length) break;
-  }
-  mapping.length = std::min(mapping.length, range.length);
-  return mapping;
-}
+Qcow2Disk::Qcow2Disk(std::shared_ptr<const Layer> layer, std::shared_ptr<const ClusterMap> map, uint64_t size)
+    : layer_(std::move(layer)), map_(std::move(map)), size_(size) {}
 
 void Qcow2Disk::read(GuestOffset offset, std::span<std::byte> buffer) const {
   check_range({offset, buffer.size()});
   while (!buffer.empty()) {
-    const Mapping mapping = translate({offset, buffer.size()});
+    const Mapping mapping = map_->translate({offset, buffer.size()});
     read_mapped(mapping, offset, buffer.first(mapping.length));
     offset += mapping.length;
     buffer = buffer.subspan(mapping.length);
@@ -172,7 +89,7 @@ std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
   check_range(range);
   std::vector<Extent> extents;
   while (range.length > 0 && extents.size() < max_extents) {
-    const Mapping mapping = translate(range);
+    const Mapping mapping = map_->translate(range);
     const GuestRange here{range.start, mapping.length};
     switch (mapping.state) {
       case ClusterState::unallocated:

@@ -47,7 +47,8 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
   check_snapshot_tables();
   open_data_file(chain);
   open_backing(chain);
-  disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(l1), virtual_size());
+  disk_ =
+      std::make_shared<Qcow2Disk>(layer_, std::make_shared<FrozenClusterMap>(layer_, std::move(l1)), virtual_size());
 }
 
 // A size that is no multiple of a sector loses its tail, as under QEMU: no disk has half a sector.
@@ -62,7 +63,8 @@ std::shared_ptr<Disk> Qcow2Image::snapshot_disk(size_t index) const {
   const Snapshot& snapshot = snapshots_.at(index);
   const std::string what = fmt::format("the L1 table of snapshot '{}'", printable(snapshot.info.name));
   const uint64_t size = round_down(snapshot.info.disk_size, sector_size);
-  return std::make_shared<Qcow2Disk>(layer_, read_l1(snapshot.l1_offset, snapshot.l1_entries, size, what), size);
+  std::vector<uint64_t> l1 = read_l1(snapshot.l1_offset, snapshot.l1_entries, size, what);
+  return std::make_shared<Qcow2Disk>(layer_, std::make_shared<FrozenClusterMap>(layer_, std::move(l1)), size);
 }
 
 std::vector<std::string> Qcow2Image::warnings() const {

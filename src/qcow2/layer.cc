@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/layer.h"
+
+#include "src/qcow2/refcounts.h"
+
+namespace drydock::qcow2 {
+
+Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache)
+    : storage(std::move(image_storage)),
+      data_storage(storage),
+      header(std::move(image_header)),
+      decoder(header),
+      tables(std::move(table_cache)),
+      decoded(header.cluster_size()) {}
+
+bool Layer::metadata_preallocated() const {
+  std::call_once(preallocation_once_, [this] { preallocated_ = is_metadata_preallocated(*storage, header); });
+  return preallocated_;
+}
+
+}  // namespace drydock::qcow2

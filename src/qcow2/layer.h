@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// What the active disk of one qcow2 image, its snapshots and its writer share.
+
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "src/disk.h"
+#include "src/qcow2/decoded_clusters.h"
+#include "src/qcow2/header.h"
+#include "src/qcow2/l2_entry.h"
+#include "src/qcow2/table_cache.h"
+
+namespace drydock::qcow2 {
+
+// `header` changes only under a writer that lets nobody else in; what describes the geometry of tables never does.
+struct Layer {
+  Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache);
+
+  // See is_metadata_preallocated(); found out once, when the first map is asked for.
+  bool metadata_preallocated() const;
+
+  std::shared_ptr<Storage> storage;
+  std::shared_ptr<Storage> data_storage;  // the external data file, or `storage`
+  Header header;
+  L2Decoder decoder;
+  std::shared_ptr<TableCache> tables;
+  std::shared_ptr<const Disk> backing;  // null for none
+  mutable DecodedClusters decoded;
+
+ private:
+  mutable std::once_flag preallocation_once_;
+  mutable bool preallocated_ = false;
+};
+
+}  // namespace drydock::qcow2

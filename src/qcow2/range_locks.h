@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// RangeLocks: one writer at a time gives a guest cluster its place.
+//
+// Thread-safety: full. A thread holds at most one lock at a time, so that nobody waits in a circle.
+
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <mutex>
+
+namespace drydock::qcow2 {
+
+class RangeLocks {
+ public:
+  // Holds [first, last] alone, in any unit; waits for those who hold a part of it.
+  class Hold {
+   public:
+    Hold(RangeLocks& locks, uint64_t first, uint64_t last) : locks_(locks), first_(first) { locks.lock(first, last); }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() { locks_.unlock(first_); }
+
+   private:
+    RangeLocks& locks_;
+    uint64_t first_;
+  };
+
+ private:
+  void lock(uint64_t first, uint64_t last);
+  void unlock(uint64_t first);
+  bool is_free(uint64_t first, uint64_t last) const;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<uint64_t, uint64_t> held_;  // first to last, disjoint
+};
+
+}  // namespace drydock::qcow2

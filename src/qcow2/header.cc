@@ -7,24 +7,11 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/header_format.h"
 
 namespace drydock::qcow2 {
 
 namespace {
-
-constexpr uint32_t magic = 0x514649FB;
-constexpr uint64_t version_2_header_bytes = 72;
-constexpr uint64_t version_3_min_header_bytes = 104;
-constexpr uint64_t extension_header_bytes = 8;
-constexpr uint64_t feature_name_entry_bytes = 48;
-
-namespace extension {
-constexpr uint32_t end = 0;
-constexpr uint32_t backing_format = 0xE2792ACA;
-constexpr uint32_t feature_names = 0x6803F857;
-constexpr uint32_t data_file = 0x44415441;
-constexpr uint32_t bitmaps = 0x23852875;
-}  // namespace extension
 
 // A name of the feature name table.
 struct FeatureName {
@@ -87,7 +74,7 @@ class HeaderReader {
 void HeaderReader::decode_fixed_fields() {
   std::array<std::byte, version_2_header_bytes> start{};
   const size_t got = storage_.read(HostOffset(0), start);
-  if (got < 8 || load_be<uint32_t>(start) != magic) invalid("Image is not in qcow2 format");
+  if (got < 8 || load_be<uint32_t>(start) != header_magic) invalid("Image is not in qcow2 format");
   header_.version = load_be<uint32_t>(start, 4);
   if (header_.version != 2 && header_.version != 3) {
     fail(ErrorKind::unsupported, fmt::format("Unsupported qcow2 version {}; 2 and 3 are known", header_.version));
@@ -148,8 +135,8 @@ void HeaderReader::decode_version_3_fields() {
 
 void HeaderReader::decode_compression_type() {
   // The field counts as absent, and so as 0, when the header ends before it ("Additional fields").
-  const bool has_compression_field = header_.version >= 3 && header_length_ > 104;
-  const auto type = has_compression_field ? std::to_integer<uint8_t>(cluster_[104]) : uint8_t{0};
+  const bool has_compression_field = header_.version >= 3 && header_length_ > compression_type_offset;
+  const auto type = has_compression_field ? std::to_integer<uint8_t>(cluster_[compression_type_offset]) : uint8_t{0};
   const bool flagged = header_.is(incompatible::compression_type);
   if (flagged != (type != 0)) {
     invalid(fmt::format("compression type {} contradicts the compression type feature bit, which is {}", type,
@@ -231,9 +218,9 @@ void HeaderReader::decode_feature_names(uint64_t offset, uint32_t length) {
 void HeaderReader::decode_bitmaps(uint64_t offset, uint32_t length) {
   // Without the autoclear bit some other writer did not keep the bitmaps true: they count as absent.
   if ((header_.autoclear_features & autoclear::bitmaps) == 0) return;
-  constexpr uint32_t extension_bytes = 24;
-  if (length != extension_bytes)
-    invalid(fmt::format("bitmaps extension has {} bytes; {} are expected", length, extension_bytes));
+  if (length != bitmaps_extension_bytes) {
+    invalid(fmt::format("bitmaps extension has {} bytes; {} are expected", length, bitmaps_extension_bytes));
+  }
   const BitmapsExtension found{.count = load_be<uint32_t>(cluster_, offset),
                                .directory_size = load_be<uint64_t>(cluster_, offset + 8),
                                .directory_offset = HostOffset(load_be<uint64_t>(cluster_, offset + 16))};

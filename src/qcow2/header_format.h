@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Numbers of the qcow2 header's on-disk form, for those who decode, encode or change it ("Header", "Header extensions",
+// "Feature name table").
+
+#pragma once
+
+#include <cstdint>
+
+namespace drydock::qcow2 {
+
+inline constexpr uint32_t header_magic = 0x514649FB;  // "QFI\xfb"
+inline constexpr uint64_t version_2_header_bytes = 72;
+inline constexpr uint64_t version_3_min_header_bytes = 104;  // up to and with header_length
+inline constexpr uint64_t version_3_header_bytes = 112;      // with compression_type and its padding
+inline constexpr uint64_t compression_type_offset = 104;
+inline constexpr uint64_t extension_header_bytes = 8;  // type and length
+inline constexpr uint64_t extension_alignment = 8;
+inline constexpr uint64_t feature_name_entry_bytes = 48;
+inline constexpr uint64_t bitmaps_extension_bytes = 24;
+
+namespace extension {
+inline constexpr uint32_t end = 0;
+inline constexpr uint32_t backing_format = 0xE2792ACA;
+inline constexpr uint32_t feature_names = 0x6803F857;
+inline constexpr uint32_t data_file = 0x44415441;
+inline constexpr uint32_t bitmaps = 0x23852875;
+}  // namespace extension
+
+}  // namespace drydock::qcow2

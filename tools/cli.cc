@@ -5,15 +5,12 @@
 #include <getopt.h>
 
 #include <algorithm>
-#include <cctype>
-#include <charconv>
-#include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/size_argument.h"
 #include "version.h"
 
 namespace drydock::cli {
@@ -275,32 +272,15 @@ Format parse_format(std::string_view text) {
 }
 
 uint64_t parse_size(std::string_view text, std::string_view what) {
-  constexpr std::string_view digits = "0123456789";
-  constexpr std::string_view suffixes = "bkmgtpe";
-  // Whole and fraction apart: a double does not hold every number of bytes.
-  const std::string_view whole = text.substr(0, std::min(text.find_first_not_of(digits), text.size()));
-  std::string_view rest = text.substr(whole.size());
-  std::string_view fraction;
-  if (rest.starts_with('.')) {
-    fraction = rest.substr(0, std::min(rest.find_first_not_of(digits, 1), rest.size()));
-    rest.remove_prefix(fraction.size());
-  }
-  const char suffix = rest.empty() ? 'b' : static_cast<char>(std::tolower(static_cast<unsigned char>(rest[0])));
-  const size_t power = suffixes.find(suffix);
-  const bool has_digits = !whole.empty() || fraction.size() > 1;
-  if (!has_digits || rest.size() > 1 || power == std::string_view::npos) {
+  const SizeArgument size = read_size(text);
+  if (size.problem == SizeArgument::Problem::malformed) {
     usage_error(fmt::format("{}: '{}' is not a size: a number with an optional suffix k, M, G, T, P or E is expected",
                             what, printable(text)));
   }
-  const int shift = static_cast<int>(10 * power);
-  uint64_t units = 0;
-  const auto parsed = std::from_chars(whole.data(), whole.data() + whole.size(), units);
-  const uint64_t limit = uint64_t{std::numeric_limits<int64_t>::max()} >> shift;
-  if (parsed.ec == std::errc::result_out_of_range || units > limit) {
+  if (size.problem == SizeArgument::Problem::too_large || size.bytes > uint64_t{std::numeric_limits<int64_t>::max()}) {
     usage_error(fmt::format("{}: {} is too large", what, text));
   }
-  const double part = fraction.empty() ? 0 : std::strtod(std::string(fraction).c_str(), nullptr);
-  return (units << shift) + static_cast<uint64_t>(std::ldexp(part, shift));
+  return size.bytes;
 }
 
 }  // namespace drydock::cli

@@ -10,6 +10,7 @@
 
 namespace drydock::cli {
 
+const Command& create_command();
 const Command& info_command();
 const Command& map_command();
 const Command& serve_command();

@@ -98,11 +98,11 @@ Layout layout_of(const Header& header, const CreateOptions& options) {
   return layout;
 }
 
-// Writes `clusters` clusters that hold big-endian 64-bit words, of which `word(i)` gives the i-th.
-void write_words(Storage& storage, const Layout& layout, uint64_t start, uint64_t clusters,
+// Writes the first `words` big-endian 64-bit words of the region that starts at cluster `start`; `word(i)` gives the
+// i-th. The rest of the region has been zeroed.
+void write_words(Storage& storage, const Layout& layout, uint64_t start, uint64_t words,
                  const std::function<uint64_t(uint64_t)>& word) {
-  const uint64_t words = clusters * layout.cluster_size / sizeof(uint64_t);
-  std::vector<std::byte> batch(std::min(clusters * layout.cluster_size, batch_bytes));
+  std::vector<std::byte> batch(std::min(words * sizeof(uint64_t), batch_bytes));
   for (uint64_t first = 0; first < words; first += batch.size() / sizeof(uint64_t)) {
     const uint64_t count = std::min(words - first, batch.size() / sizeof(uint64_t));
     for (uint64_t i = 0; i < count; ++i) store_be<uint64_t>(batch, i * sizeof(uint64_t), word(first + i));
@@ -122,28 +122,25 @@ uint64_t refcount_word(uint64_t refcount_bits, uint64_t count) {
 }
 
 void write_refcounts(Storage& storage, const Layout& layout, const Header& header) {
-  write_words(storage, layout, layout.refcount_table_start(), layout.refcount_table, [&](uint64_t i) {
-    return i < layout.refcount_blocks ? layout.offset(layout.refcount_blocks_start() + i).value() : 0;
-  });
+  write_words(storage, layout, layout.refcount_table_start(), layout.refcount_blocks,
+              [&](uint64_t i) { return layout.offset(layout.refcount_blocks_start() + i).value(); });
   const uint64_t per_word = 64 / header.refcount_bits();
-  const uint64_t full_word = refcount_word(header.refcount_bits(), per_word);
   const uint64_t full_words = layout.total() / per_word;
-  write_words(storage, layout, layout.refcount_blocks_start(), layout.refcount_blocks, [&](uint64_t i) {
-    if (i < full_words) return full_word;
-    return i == full_words ? refcount_word(header.refcount_bits(), layout.total() % per_word) : 0;
-  });
+  const uint64_t full_word = refcount_word(header.refcount_bits(), per_word);
+  const uint64_t last_word = refcount_word(header.refcount_bits(), layout.total() % per_word);
+  write_words(storage, layout, layout.refcount_blocks_start(), divide_up(layout.total(), per_word),
+              [&](uint64_t i) { return i < full_words ? full_word : last_word; });
 }
 
 // Maps every guest cluster. An extended entry's bitmap stays 0: the place is there, what it holds is not yet decided,
 // so that a backing file shows through.
 void write_mapping(Storage& storage, const Layout& layout, const Header& header) {
-  write_words(storage, layout, layout.l1_start(), layout.l1,
-              [&](uint64_t i) { return i < layout.l2 ? layout.offset(layout.l2_start() + i).value() | copied : 0; });
+  write_words(storage, layout, layout.l1_start(), layout.l2,
+              [&](uint64_t i) { return layout.offset(layout.l2_start() + i).value() | copied; });
   const uint64_t words_per_entry = header.l2_entry_size() / sizeof(uint64_t);
   const uint64_t first = header.has_data_file() ? 0 : layout.data_start();
-  write_words(storage, layout, layout.l2_start(), layout.l2, [&](uint64_t i) -> uint64_t {
-    if (i % words_per_entry != 0 || i / words_per_entry >= layout.guest_clusters) return 0;
-    return layout.offset(first + i / words_per_entry).value() | copied;
+  write_words(storage, layout, layout.l2_start(), layout.guest_clusters * words_per_entry, [&](uint64_t i) {
+    return i % words_per_entry == 0 ? layout.offset(first + i / words_per_entry).value() | copied : 0;
   });
 }
 
@@ -204,7 +201,7 @@ Header create(Storage& storage, const CreateOptions& options, Storage* data) {
   header.l1_entries = static_cast<uint32_t>(std::max<uint64_t>(divide_up(header.size, header.l2_coverage()), 1));
 
   // The space first: where it is short, that shows before anything is written. On a block device the old contents go.
-  preallocate(storage, layout.offset(0), layout.l2_start() * layout.cluster_size, Preallocation::off);
+  preallocate(storage, layout.offset(0), layout.data_start() * layout.cluster_size, Preallocation::off);
   preallocate(storage, layout.offset(layout.data_start()), layout.data * layout.cluster_size, preallocation);
   if (data != nullptr) preallocate(*data, HostOffset(0), header.size, preallocation);
 

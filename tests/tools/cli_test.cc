@@ -276,6 +276,8 @@ TEST(cli_sizes, read_as_qemu_reads_them) {
   EXPECT_EQ(parse_size("1.5G", "--size"), 1610612736U);
   EXPECT_EQ(parse_size(".5M", "--size"), 524288U);
   EXPECT_EQ(parse_size("2T", "--size"), 2199023255552U);
+  EXPECT_EQ(parse_size("0x10", "--size"), 16U);
+  EXPECT_EQ(parse_size(" +1.0", "--size"), 1U);
   EXPECT_EQ(parse_size("1P", "--size"), 1125899906842624U);
   EXPECT_EQ(parse_size("1E", "--size"), 1152921504606846976U);
 }
@@ -286,7 +288,8 @@ TEST(cli_sizes, whole_numbers_are_exact_to_the_last_byte) {
 }
 
 TEST(cli_sizes, what_is_no_size_is_a_usage_error) {
-  for (const std::string text : {"", "k", "-1", "+1", " 1", "1x", "1kk", "0x10", "inf", "nan", "1k ", "1 k", "1e3"}) {
+  for (const std::string text :
+       {"", "k", "-1", "1x", "1kk", "0x", "0x1.5k", "1.5", "inf", "nan", "1k ", "1 k", "1e3"}) {
     const Error error = error_of([&] { parse_size(text, "--size"); });
     EXPECT_EQ(error.kind(), ErrorKind::usage) << text;
     EXPECT_EQ(error.what(), fmt::format("--size: '{}' is not a size: a number with an optional suffix k, M, G, T, P or "

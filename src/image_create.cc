@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/image_create.h"
+
+#include <array>
+#include <filesystem>
+
+#include "src/error.h"
+#include "src/image.h"
+
+namespace drydock {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr uint64_t sector_size = 512;
+
+[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  return a == b || fs::equivalent(a, b, ignored);
+}
+
+std::string data_file_path(const std::string& path, const std::string& data_file) {
+  return resolve_name({data_file, path, FileRole::data_file});
+}
+
+std::string detected_format(const std::string& path) {
+  std::array<std::byte, sector_size> start{};
+  read_or_zero(*FileStorage::open(path, false), HostOffset(0), start);
+  return std::string(format_name(probe_format(start)));
+}
+
+// Neither the image nor its data file may be a file that the new image stands on: they are about to be emptied.
+void check_targets(const std::string& path, const ImageCreateOptions& options, const std::string& below) {
+  if (same_file(path, below)) invalid("Error: Trying to create an image with the same filename as the backing file");
+  if (options.qcow2.data_file && same_file(data_file_path(path, *options.qcow2.data_file), below)) {
+    invalid(fmt::format("Error: the data file '{}' is also a backing file", printable(*options.qcow2.data_file)));
+  }
+}
+
+// The virtual size of the backing file.
+std::optional<uint64_t> examine_backing(const std::string& path, const ImageCreateOptions& options) {
+  const std::string& name = *options.qcow2.backing_file;
+  if (name.empty()) invalid("Expected backing file name, got empty string");
+  const std::string backing_path = resolve_name({name, path, FileRole::backing_file});
+  check_targets(path, options, backing_path);
+  if (!options.qcow2.backing_format) {
+    const std::string missing = "Backing file specified without backing format";
+    if (!options.backing_must_exist) invalid(missing);
+    invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path)));
+  }
+  const std::optional<Format> format = format_by_name(*options.qcow2.backing_format);
+  if (!format) invalid(fmt::format("Unknown driver '{}'", printable(*options.qcow2.backing_format)));
+  if (!options.backing_must_exist) return std::nullopt;
+
+  const std::shared_ptr<const Image> backing = Image::open(backing_path, {.format = format, .gate = options.gate});
+  for (auto image = backing; image; image = image->backing()) check_targets(path, options, image->path());
+  return backing->virtual_size();
+}
+
+void check_raw(const ImageCreateOptions& options) {
+  if (options.qcow2.backing_file || options.qcow2.backing_format) {
+    invalid("Backing file not supported for file format 'raw'");
+  }
+  if (options.preallocation == Preallocation::metadata) invalid("Unsupported preallocation mode: metadata");
+  if (*options.size > qcow2::max_virtual_size) invalid("Image size is too large");
+}
+
+qcow2::CreateOptions qcow2_options(const ImageCreateOptions& options) {
+  qcow2::CreateOptions result = options.qcow2;
+  result.size = *options.size;
+  result.preallocation = options.preallocation;
+  return result;
+}
+
+std::vector<std::string> create_raw(const std::string& path, const ImageCreateOptions& options) {
+  NewFile file(path);
+  const uint64_t size = round_up(*options.size, sector_size);
+  if (file.storage()->is_block_device()) {
+    if (options.preallocation != Preallocation::off) {
+      invalid(fmt::format("Unsupported preallocation mode: {}", preallocation_name(options.preallocation)));
+    }
+    if (size > file.storage()->size()) {
+      throw Error(ErrorKind::no_space,
+                  fmt::format("the block device has {} bytes; the image needs {}", file.storage()->size(), size));
+    }
+  }
+  std::vector<std::string> warnings = file.empty(options.hints);
+  if (!file.storage()->is_block_device()) {
+    preallocate(*file.storage(), HostOffset(0), size, options.preallocation);
+  }
+  file.keep();
+  return warnings;
+}
+
+std::vector<std::string> create_qcow2(const std::string& path, const ImageCreateOptions& options) {
+  NewFile file(path);
+  std::optional<NewFile> data;
+  if (options.qcow2.data_file) {
+    const std::string data_path = data_file_path(path, *options.qcow2.data_file);
+    if (same_file(path, data_path)) invalid("Error: Trying to create an image with the same filename as its data file");
+    data.emplace(data_path);
+  }
+  std::vector<std::string> warnings = file.empty(options.hints);
+  if (data) {
+    for (std::string& warning : data->empty(options.hints)) warnings.push_back(std::move(warning));
+  }
+  qcow2::create(*file.storage(), qcow2_options(options), data ? data->storage().get() : nullptr);
+  if (data) data->keep();
+  file.keep();
+  return warnings;
+}
+
+}  // namespace
+
+ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOptions options) try {
+  if (options.qcow2.backing_file && options.format == Format::qcow2) {
+    const std::optional<uint64_t> backing_size = examine_backing(path, options);
+    if (!options.size) options.size = backing_size;
+  }
+  if (!options.size) invalid("Image creation needs a size parameter");
+  return options;
+} catch (const Error& error) {
+  throw error.within(printable(path));
+}
+
+std::vector<std::string> create_image(const std::string& path, const ImageCreateOptions& given) {
+  const ImageCreateOptions options = resolve_create_options(path, given);
+  try {
+    if (options.format == Format::raw) {
+      check_raw(options);
+      return create_raw(path, options);
+    }
+    qcow2::check_create_options(qcow2_options(options));
+    return create_qcow2(path, options);
+  } catch (const Error& error) {
+    throw error.within(printable(path));
+  }
+}
+
+}  // namespace drydock

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// NewFile: a file that is being made, or made anew, and goes away again unless that succeeds.
+//
+// Nothing of an existing file changes before empty(): whoever makes several files opens them all first. Not
+// thread-safe.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/file_storage.h"
+
+namespace drydock {
+
+// What a filesystem may do for a file of images; for those that cannot, it is only a hint.
+struct FileHints {
+  bool nocow = false;                   // btrfs: no copy-on-write
+  std::optional<uint64_t> extent_size;  // bytes, 0 for the filesystem's own; nothing: default_extent_size
+  static constexpr uint64_t default_extent_size = 1 << 20;  // keeps images on XFS from falling into small pieces
+};
+
+class NewFile {
+ public:
+  // Opens the file or block device at `path`, or creates a file there (for its owner to write, for all to read), and
+  // takes a writer's locks. Throws busy where another process uses it, or as the operating system says.
+  explicit NewFile(std::string path);
+  NewFile(const NewFile&) = delete;
+  NewFile& operator=(const NewFile&) = delete;
+  // Removes what the constructor created, unless keep() was called.
+  ~NewFile();
+
+  const std::shared_ptr<FileStorage>& storage() const { return storage_; }
+
+  // Forgets what is in it and applies `hints`; returns warnings about hints that were given and not taken. The first
+  // sector of a block device is overwritten, so that what follows is not taken for the image that was there.
+  std::vector<std::string> empty(const FileHints& hints);
+
+  // The file has become what it was to become: returns when its contents and its name survive a power cut.
+  void keep();
+
+ private:
+  std::string path_;
+  bool created_ = false;
+  bool kept_ = false;
+  std::shared_ptr<FileStorage> storage_;
+};
+
+}  // namespace drydock

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/create_options.h"
+
+#include "src/error.h"
+
+namespace drydock::cli {
+
+namespace {
+
+struct CreateOption {
+  OptionRow row;
+  std::string_view shown_default;  // what the "Formatting" line says where it is not given; "": nothing
+};
+
+// In the order in which the "Formatting" line lists them.
+const std::vector<CreateOption>& create_options(Format format) {
+  static const std::vector<CreateOption> qcow2{
+      {{"cluster_size", OptionKind::size, "qcow2 cluster size"}, "65536"},
+      {{"extended_l2", OptionKind::flag, "Extended L2 tables"}, "off"},
+      {{"preallocation", OptionKind::text, "Preallocation mode (allowed values: off, metadata, falloc, full)"}, ""},
+      {{"compression_type", OptionKind::text, "Compression method used for image cluster compression"}, "zlib"},
+      {{"size", OptionKind::size, "Virtual disk size"}, ""},
+      {{"compat", OptionKind::text, "Compatibility level (v2 [0.10] or v3 [1.1])"}, ""},
+      {{"backing_file", OptionKind::text, "File name of a base image"}, ""},
+      {{"backing_fmt", OptionKind::text, "Image format of the base image"}, ""},
+      {{"data_file", OptionKind::text, "File name of an external data file"}, ""},
+      {{"data_file_raw", OptionKind::flag, "The external data file must stay valid as a raw image"}, ""},
+      {{"lazy_refcounts", OptionKind::flag, "Postpone refcount updates"}, "off"},
+      {{"refcount_bits", OptionKind::number, "Width of a reference count entry in bits"}, "16"},
+      {{"nocow", OptionKind::flag, "Turn off copy-on-write (valid only on btrfs)"}, ""},
+      {{"extent_size_hint", OptionKind::size, "Extent size hint for the image file, 0 to disable"}, ""},
+  };
+  static const std::vector<CreateOption> raw{
+      {{"size", OptionKind::size, "Virtual disk size"}, ""},
+      {{"nocow", OptionKind::flag, "Turn off copy-on-write (valid only on btrfs)"}, ""},
+      {{"preallocation", OptionKind::text, "Preallocation mode (allowed values: off, falloc, full)"}, ""},
+      {{"extent_size_hint", OptionKind::size, "Extent size hint for the image file, 0 to disable"}, ""},
+  };
+  return format == Format::qcow2 ? qcow2 : raw;
+}
+
+std::vector<OptionRow> rows_of(Format format) {
+  std::vector<OptionRow> rows;
+  for (const CreateOption& option : create_options(format)) rows.push_back(option.row);
+  return rows;
+}
+
+[[noreturn]] void refuse_value(std::string_view name, const std::string& value) {
+  throw Error(ErrorKind::invalid, fmt::format("Parameter '{}' does not accept value '{}'", name, printable(value)));
+}
+
+uint32_t version_of(const std::string& compat) {
+  if (compat == "0.10" || compat == "v2") return 2;
+  if (compat == "1.1" || compat == "v3") return 3;
+  refuse_value("compat", compat);
+}
+
+qcow2::CompressionType compression_of(const std::string& type) {
+  if (type == "zlib") return qcow2::CompressionType::zlib;
+  if (type == "zstd") return qcow2::CompressionType::zstd;
+  refuse_value("compression_type", type);
+}
+
+void read_qcow2_options(const OptionString& given, qcow2::CreateOptions& options) {
+  options.cluster_size = given.size("cluster_size").value_or(options.cluster_size);
+  options.extended_l2 = given.flag("extended_l2").value_or(options.extended_l2);
+  options.lazy_refcounts = given.flag("lazy_refcounts").value_or(options.lazy_refcounts);
+  options.refcount_bits = given.number("refcount_bits").value_or(options.refcount_bits);
+  options.backing_file = given.value("backing_file");
+  options.backing_format = given.value("backing_fmt");
+  options.data_file = given.value("data_file");
+  options.data_file_raw = given.flag("data_file_raw").value_or(options.data_file_raw);
+  if (const auto compat = given.value("compat")) options.version = version_of(*compat);
+  if (const auto type = given.value("compression_type")) options.compression = compression_of(*type);
+}
+
+// Numbers as numbers, whatever form they were given in.
+std::string shown_value(const OptionRow& row, const OptionString& given) {
+  switch (row.kind) {
+    case OptionKind::size:
+      return std::to_string(*given.size(row.name));
+    case OptionKind::number:
+      return std::to_string(*given.number(row.name));
+    default:
+      return double_commas(*given.value(row.name));
+  }
+}
+
+}  // namespace
+
+std::string create_options_help(Format format) { return "Supported options:\n" + option_help(rows_of(format)); }
+
+ImageCreateOptions read_create_options(Format format, OptionString& given) {
+  given.check(rows_of(format));
+  ImageCreateOptions options;
+  options.format = format;
+  options.size = given.size("size");
+  options.hints.nocow = given.flag("nocow").value_or(false);
+  options.hints.extent_size = given.size("extent_size_hint");
+  if (const auto mode = given.value("preallocation")) {
+    const std::optional<Preallocation> preallocation = preallocation_by_name(*mode);
+    if (!preallocation) refuse_value("preallocation", *mode);
+    options.preallocation = *preallocation;
+  }
+  if (format == Format::qcow2) read_qcow2_options(given, options.qcow2);
+  return options;
+}
+
+std::string formatting_line(std::string_view path, Format format, const OptionString& given, uint64_t size) {
+  std::string line = fmt::format("Formatting '{}', fmt={}", path, format_name(format));
+  for (const CreateOption& option : create_options(format)) {
+    const OptionRow& row = option.row;
+    if (row.name == "size") {
+      line += fmt::format(" size={}", size);
+    } else if (given.has(row.name)) {
+      line += fmt::format(" {}={}", row.name, shown_value(row, given));
+    } else if (!option.shown_default.empty()) {
+      line += fmt::format(" {}={}", row.name, option.shown_default);
+    }
+  }
+  return printable(line) + "\n";
+}
+
+}  // namespace drydock::cli

@@ -12,6 +12,7 @@ namespace drydock::cli {
 
 const Command& create_command();
 const Command& info_command();
+const Command& check_command();
 const Command& map_command();
 const Command& serve_command();
 const Command& export_command();

@@ -23,7 +23,7 @@ struct FeatureName {
 // Decodes one header; holds what its steps share.
 class HeaderReader {
  public:
-  explicit HeaderReader(const Storage& storage) : storage_(storage) {}
+  HeaderReader(const Storage& storage, bool for_check) : storage_(storage), for_check_(for_check) {}
 
   Header read() {
     decode_fixed_fields();
@@ -60,9 +60,11 @@ class HeaderReader {
   void decode_backing_name();
   void check_incompatible_features() const;
   void check_tables() const;
+  void check_snapshot_fields() const;
   std::string feature_name(unsigned bit) const;
 
   const Storage& storage_;
+  bool for_check_;
   std::vector<std::byte> cluster_;  // the first cluster, or what the file has of it
   uint64_t header_length_ = version_2_header_bytes;
   HostOffset backing_name_offset_;
@@ -200,6 +202,13 @@ void HeaderReader::decode_extension(uint32_t type, uint64_t offset, uint32_t len
     case extension::bitmaps:
       decode_bitmaps(offset, length);
       break;
+    case extension::encryption:
+      if (length != encryption_extension_bytes) {
+        invalid(
+            fmt::format("encryption header pointer has {} bytes; {} are expected", length, encryption_extension_bytes));
+      }
+      header_.encryption = {HostOffset(load_be<uint64_t>(cluster_, offset)), load_be<uint64_t>(cluster_, offset + 8)};
+      break;
     default:
       break;  // "Unknown header extension, can be safely ignored"
   }
@@ -266,6 +275,15 @@ void HeaderReader::check_incompatible_features() const {
   fail(ErrorKind::unsupported, fmt::format("Unsupported qcow2 feature(s): {}", names));
 }
 
+void HeaderReader::check_snapshot_fields() const {
+  if (header_.snapshot_count > max_snapshots) {
+    invalid(fmt::format("Snapshot table too large: {} snapshots; at most {}", header_.snapshot_count, max_snapshots));
+  }
+  if (header_.snapshot_count > 0 && !header_.snapshots_offset.is_aligned(header_.cluster_size())) {
+    invalid(fmt::format("Invalid snapshot table offset {:#x}", header_.snapshots_offset.value()));
+  }
+}
+
 void HeaderReader::check_tables() const {
   const uint64_t cluster_size = header_.cluster_size();
   if (header_.extended_l2() && header_.cluster_bits < min_extended_l2_cluster_bits) {
@@ -277,12 +295,7 @@ void HeaderReader::check_tables() const {
   if (!header_.refcount_table_offset.is_aligned(cluster_size)) {
     invalid(fmt::format("Invalid reference count table offset {:#x}", header_.refcount_table_offset.value()));
   }
-  if (header_.snapshot_count > max_snapshots) {
-    invalid(fmt::format("Snapshot table too large: {} snapshots; at most {}", header_.snapshot_count, max_snapshots));
-  }
-  if (header_.snapshot_count > 0 && !header_.snapshots_offset.is_aligned(cluster_size)) {
-    invalid(fmt::format("Invalid snapshot table offset {:#x}", header_.snapshots_offset.value()));
-  }
+  if (!for_check_) check_snapshot_fields();
   if (uint64_t{header_.l1_entries} * 8 > max_l1_table_bytes) {
     invalid(fmt::format("Active L1 table too large: {} entries", header_.l1_entries));
   }
@@ -297,6 +310,8 @@ void HeaderReader::check_tables() const {
 
 }  // namespace
 
-Header read_header(const Storage& storage) { return HeaderReader(storage).read(); }
+Header read_header(const Storage& storage) { return HeaderReader(storage, false).read(); }
+
+Header read_header_for_check(const Storage& storage) { return HeaderReader(storage, true).read(); }
 
 }  // namespace drydock::qcow2

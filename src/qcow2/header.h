@@ -60,6 +60,12 @@ struct BitmapsExtension {
   HostOffset directory_offset;
 };
 
+// Where a LUKS header lies ("Full disk encryption header pointer").
+struct EncryptionHeader {
+  HostOffset offset;
+  uint64_t length = 0;  // bytes
+};
+
 struct Header {
   uint32_t version = 0;  // 2 or 3
   uint32_t cluster_bits = 0;
@@ -80,6 +86,7 @@ struct Header {
   std::optional<std::string> backing_format;
   std::optional<std::string> data_file;
   std::optional<BitmapsExtension> bitmaps;
+  std::optional<EncryptionHeader> encryption;
 
   bool is(uint64_t incompatible_feature) const { return (incompatible_features & incompatible_feature) != 0; }
   bool extended_l2() const { return is(incompatible::extended_l2); }
@@ -97,5 +104,8 @@ struct Header {
 // Reads the first cluster. Throws invalid, truncated or unsupported, naming the file, the field and what was found.
 // An encrypted image decodes: what to do about it is the opener's decision.
 Header read_header(const Storage& storage);
+
+// The same for a check or repair, which looks at the snapshot table by itself: its place and count may be anything.
+Header read_header_for_check(const Storage& storage);
 
 }  // namespace drydock::qcow2

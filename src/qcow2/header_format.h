@@ -18,6 +18,7 @@ inline constexpr uint64_t extension_header_bytes = 8;  // type and length
 inline constexpr uint64_t extension_alignment = 8;
 inline constexpr uint64_t feature_name_entry_bytes = 48;
 inline constexpr uint64_t bitmaps_extension_bytes = 24;
+inline constexpr uint64_t encryption_extension_bytes = 16;
 
 namespace extension {
 inline constexpr uint32_t end = 0;
@@ -25,6 +26,7 @@ inline constexpr uint32_t backing_format = 0xE2792ACA;
 inline constexpr uint32_t feature_names = 0x6803F857;
 inline constexpr uint32_t data_file = 0x44415441;
 inline constexpr uint32_t bitmaps = 0x23852875;
+inline constexpr uint32_t encryption = 0x0537BE77;
 }  // namespace extension
 
 }  // namespace drydock::qcow2

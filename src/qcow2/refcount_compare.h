@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The reference counts on disk held against the references that a survey found.
+
+#pragma once
+
+#include "src/qcow2/survey.h"
+
+namespace drydock::qcow2 {
+
+// Finds counts that are too high or too low, and clusters whose owners exclude each other: a table and data, two
+// tables. Sets the image end of the report's statistics. Stretches of the file without references or refcounts cost
+// nothing.
+void compare_refcounts(const Survey& survey, const Header& header, CheckReport& report);
+
+}  // namespace drydock::qcow2

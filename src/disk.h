@@ -54,6 +54,9 @@ class Disk {
   virtual void read(GuestOffset offset, std::span<std::byte> buffer) const = 0;
 
   virtual void write(GuestOffset offset, std::span<const std::byte> data);
+  // The same, held compressed where the format can and it takes less space (qcow2: whole clusters, the disk's last one
+  // may end with the disk; throws usage for others). Where it cannot, a plain write.
+  virtual void write_compressed(GuestOffset offset, std::span<const std::byte> data) { write(offset, data); }
   // With `keep_space` the host's space stays reserved (NBD_CMD_FLAG_NO_HOLE).
   virtual void zero(GuestRange range, bool keep_space);
   // A hint: the range may read as anything afterwards.

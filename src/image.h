@@ -30,7 +30,8 @@ struct OpenOptions {
   std::optional<Format> format;          // nothing: probe, once
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
-  bool metadata_only = false;  // opens no second file, reads no table; disk() then throws. For `info`.
+  bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
+  bool metadata_only = false;        // opens no second file, reads no table; disk() then throws. For `info`.
   uint64_t metadata_cache_size = default_metadata_cache_size;
   std::shared_ptr<const OpenGate> gate;  // null: LocalFilesGate without further trees
 };
@@ -74,6 +75,10 @@ class Image {
 
   // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }
+
+  // Brings everything written into the file and ends the writing: the disk refuses changes from then on. Without it the
+  // last owner of a disk does so, and nobody hears of its errors.
+  virtual void close() {}
 
   // What the user should be told though it stops nothing: "the image is marked corrupt", ...
   virtual std::vector<std::string> warnings() const { return {}; }

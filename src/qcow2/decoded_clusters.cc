@@ -40,4 +40,9 @@ DecodedClusters::Bytes DecodedClusters::get(const CompressedData& data,
   return slot->bytes;
 }
 
+void DecodedClusters::clear() {
+  const std::lock_guard lock(mutex_);
+  recent_first_.clear();
+}
+
 }  // namespace drydock::qcow2

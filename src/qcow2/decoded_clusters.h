@@ -30,6 +30,9 @@ class DecodedClusters {
   // passed on, and the next reader tries again.
   Bytes get(const CompressedData& data, const std::function<void(std::span<std::byte>)>& decode);
 
+  // For when other data may come to lie where these lay. Who still holds an old cluster keeps it.
+  void clear();
+
  private:
   struct Slot {
     explicit Slot(const CompressedData& where) : data(where) {}

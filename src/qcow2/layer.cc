@@ -15,6 +15,8 @@ Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::s
       decoded(header.cluster_size()) {}
 
 bool Layer::metadata_preallocated() const {
+  // While the image is written to, data clusters whose bytes have not been written may be holes.
+  if (storage->writable()) return true;
   std::call_once(preallocation_once_, [this] { preallocated_ = is_metadata_preallocated(*storage, header); });
   return preallocated_;
 }

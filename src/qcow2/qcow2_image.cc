@@ -4,6 +4,7 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/header_fields.h"
 #include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
@@ -30,9 +31,6 @@ void check_within_file(const Storage& storage, uint64_t file_size, HostOffset of
 Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
   const Header header = read_header(*storage);
   const std::string name = printable(storage->name());
-  if (storage->writable()) {
-    throw Error(ErrorKind::read_only, fmt::format("{}: qcow2 images are opened for reading only", name));
-  }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
   snapshots_ = read_snapshot_table(*layer_->storage, header);
   for (const Snapshot& snapshot : snapshots_) snapshot_infos_.push_back(snapshot.info);
@@ -47,8 +45,40 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
   check_snapshot_tables();
   open_data_file(chain);
   open_backing(chain);
-  disk_ =
-      std::make_shared<Qcow2Disk>(layer_, std::make_shared<FrozenClusterMap>(layer_, std::move(l1)), virtual_size());
+  if (layer_->storage->writable()) prepare_for_writing();
+  open_disk(std::move(l1), chain.options);
+}
+
+void Qcow2Image::open_disk(std::vector<uint64_t> l1, const OpenOptions& options) {
+  if (!layer_->storage->writable()) {
+    auto map = std::make_shared<FrozenClusterMap>(layer_, std::move(l1));
+    disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(map), virtual_size());
+    return;
+  }
+  auto gate = std::make_shared<IoGate>();
+  auto metadata = std::make_shared<Metadata>(layer_, std::move(l1), snapshots_, options.metadata_cache_size, gate);
+  writable_disk_ = std::make_shared<WritableDisk>(layer_, std::move(metadata), std::move(gate), virtual_size(),
+                                                  options.discard_keeps_place);
+  disk_ = writable_disk_;
+}
+
+void Qcow2Image::close() {
+  if (writable_disk_) writable_disk_->close();
+}
+
+// What a writer does to the header before anything else ("Autoclear features": bits that it does not know are to be
+// cleared).
+void Qcow2Image::prepare_for_writing() {
+  if (header().is(incompatible::corrupt)) {
+    throw Error(ErrorKind::corrupt, fmt::format("{}: the image is marked corrupt: it can be opened for reading only; "
+                                                "'drydock check -r all' repairs it",
+                                                printable(path())));
+  }
+  if (header().version < 3) return;
+  HeaderFields fields(*layer_->storage);
+  if ((fields.autoclear_features() & ~autoclear::kept_by_writers) == 0) return;
+  fields.set_autoclear_features(fields.autoclear_features() & autoclear::kept_by_writers).store();
+  layer_->storage->flush();
 }
 
 // A size that is no multiple of a sector loses its tail, as under QEMU: no disk has half a sector.
@@ -132,7 +162,8 @@ void Qcow2Image::open_data_file(const Chain& chain) {
     throw Error(ErrorKind::invalid,
                 fmt::format("{}: the image needs an external data file, but names none", printable(path())));
   }
-  layer_->data_storage = chain.gate->open({*header().data_file, path(), FileRole::data_file}, false);
+  layer_->data_storage =
+      chain.gate->open({*header().data_file, path(), FileRole::data_file}, layer_->storage->writable());
 }
 
 void Qcow2Image::open_backing(Chain& chain) {

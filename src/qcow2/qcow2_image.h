@@ -6,8 +6,8 @@
 
 #include "src/chain.h"
 #include "src/image.h"
-#include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/snapshot_table.h"
+#include "src/qcow2/writable_disk.h"
 
 namespace drydock::qcow2 {
 
@@ -25,10 +25,13 @@ class Qcow2Image final : public Image {
   std::shared_ptr<Disk> snapshot_disk(size_t index) const override;
   std::shared_ptr<const Image> backing() const override { return backing_; }
   std::vector<std::string> warnings() const override;
+  void close() override;
 
   const Header& header() const { return layer_->header; }
 
  private:
+  void prepare_for_writing();
+  void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
   void open_data_file(const Chain& chain);
   void open_backing(Chain& chain);
   // Reads the entries that a disk of `size` bytes needs. `what` is for messages ("the L1 table").
@@ -40,7 +43,8 @@ class Qcow2Image final : public Image {
   std::vector<Snapshot> snapshots_;
   std::vector<SnapshotInfo> snapshot_infos_;
   std::shared_ptr<const Image> backing_;
-  std::shared_ptr<Qcow2Disk> disk_;  // null when opened for its metadata only
+  std::shared_ptr<Disk> disk_;                   // null when opened for its metadata only
+  std::shared_ptr<WritableDisk> writable_disk_;  // the same; null when opened for reading
 };
 
 }  // namespace drydock::qcow2

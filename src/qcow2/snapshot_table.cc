@@ -2,6 +2,7 @@
 
 #include "src/qcow2/snapshot_table.h"
 
+#include <algorithm>
 #include <array>
 
 #include "src/byteorder.h"
@@ -12,6 +13,7 @@ namespace drydock::qcow2 {
 namespace {
 
 constexpr uint64_t fixed_bytes = 40;
+constexpr size_t known_extra_bytes = 24;
 constexpr uint32_t max_extra_bytes = 1024;  // QEMU's limit; 24 are defined
 
 std::string read_text(const Storage& storage, HostOffset offset, size_t length) {
@@ -47,6 +49,7 @@ Snapshot read_entry(const Storage& storage, const Header& header, HostOffset& of
   if (extra_length >= 24 && load_be<uint64_t>(extra_bytes, 16) != UINT64_MAX) {
     snapshot.info.instruction_count = load_be<uint64_t>(extra_bytes, 16);
   }
+  if (extra_length > known_extra_bytes) snapshot.unknown_extra = extra.substr(known_extra_bytes);
   snapshot.info.id = read_text(storage, offset + fixed_bytes + extra_length, id_length);
   snapshot.info.name = read_text(storage, offset + fixed_bytes + extra_length + id_length, name_length);
   offset += round_up(fixed_bytes + extra_length + id_length + name_length, 8);
@@ -66,6 +69,44 @@ std::vector<Snapshot> read_snapshot_table(const Storage& storage, const Header& 
     }
   }
   return snapshots;
+}
+
+namespace {
+
+void append_entry(const Snapshot& snapshot, std::vector<std::byte>& table) {
+  const SnapshotInfo& info = snapshot.info;
+  const size_t start = table.size();
+  const size_t extra_bytes = known_extra_bytes + snapshot.unknown_extra.size();
+  const size_t text_start = start + fixed_bytes + extra_bytes;
+  table.resize(round_up(text_start + info.id.size() + info.name.size(), 8));
+  const std::span<std::byte> entry = std::span(table).subspan(start);
+  store_be<uint64_t>(entry, 0, snapshot.l1_offset.value());
+  store_be<uint32_t>(entry, 8, snapshot.l1_entries);
+  store_be<uint16_t>(entry, 12, static_cast<uint16_t>(info.id.size()));
+  store_be<uint16_t>(entry, 14, static_cast<uint16_t>(info.name.size()));
+  store_be<uint32_t>(entry, 16, info.date_seconds);
+  store_be<uint32_t>(entry, 20, info.date_nanoseconds);
+  store_be<uint64_t>(entry, 24, info.vm_clock_nanoseconds);
+  // The 32-bit field holds a size that fits, for readers that know no extra data.
+  store_be<uint32_t>(entry, 32, info.vm_state_size > UINT32_MAX ? 0 : static_cast<uint32_t>(info.vm_state_size));
+  store_be<uint32_t>(entry, 36, static_cast<uint32_t>(extra_bytes));
+  store_be<uint64_t>(entry, 40, info.vm_state_size);
+  store_be<uint64_t>(entry, 48, info.disk_size);
+  store_be<uint64_t>(entry, 56, info.instruction_count.value_or(UINT64_MAX));
+  auto put = [&](const std::string& text, size_t offset) {
+    std::ranges::copy(std::as_bytes(std::span(text)), table.begin() + static_cast<std::ptrdiff_t>(offset));
+  };
+  put(snapshot.unknown_extra, start + fixed_bytes + known_extra_bytes);
+  put(info.id, text_start);
+  put(info.name, text_start + info.id.size());
+}
+
+}  // namespace
+
+std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots) {
+  std::vector<std::byte> table;
+  for (const Snapshot& snapshot : snapshots) append_entry(snapshot, table);
+  return table;
 }
 
 }  // namespace drydock::qcow2

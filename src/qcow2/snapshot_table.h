@@ -15,9 +15,13 @@ struct Snapshot {
   HostOffset l1_offset;
   uint32_t l1_entries = 0;
   SnapshotInfo info;
+  std::string unknown_extra;  // what follows the extra data that the specification defines; kept when written again
 };
 
 // Throws invalid for entries past their limits, truncated where the table reaches past the file's end.
 std::vector<Snapshot> read_snapshot_table(const Storage& storage, const Header& header);
+
+// The table's bytes, as they are to stand in the file.
+std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots);
 
 }  // namespace drydock::qcow2

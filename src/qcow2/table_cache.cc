@@ -22,8 +22,13 @@ TableCache::Slice TableCache::get(const Storage& storage, HostOffset offset, uin
   auto entries = std::make_shared<std::vector<uint64_t>>(bytes / sizeof(uint64_t));
   read_exactly(storage, offset, std::as_writable_bytes(std::span(*entries)), "an L2 table");
   for (uint64_t& entry : *entries) entry = byte_swap(entry);
-  insert(shard, key, entries);
+  insert(shard, key, entries, false);
   return entries;
+}
+
+void TableCache::put(const Storage& storage, HostOffset offset, const Slice& slice) {
+  const Key key{&storage, offset};
+  insert(shard_of(key), key, slice, true);
 }
 
 TableCache::Slice TableCache::find(Shard& shard, const Key& key) {
@@ -34,9 +39,13 @@ TableCache::Slice TableCache::find(Shard& shard, const Key& key) {
   return found->second->slice;
 }
 
-void TableCache::insert(Shard& shard, const Key& key, const Slice& slice) const {
+void TableCache::insert(Shard& shard, const Key& key, const Slice& slice, bool replace) const {
   const std::lock_guard lock(shard.mutex);
-  if (shard.index.contains(key)) return;
+  const auto found = shard.index.find(key);
+  if (found != shard.index.end()) {
+    if (replace) found->second->slice = slice;
+    return;
+  }
   shard.recent_first.push_front({key, slice});
   shard.index[key] = shard.recent_first.begin();
   shard.bytes += slice->size() * sizeof(uint64_t);

@@ -33,6 +33,9 @@ class TableCache {
   // The `bytes` (a multiple of 8, at most max_slice_bytes) at `offset` of `storage`; throws truncated, io, ...
   Slice get(const Storage& storage, HostOffset offset, uint64_t bytes);
 
+  // What now stands at `offset`, in the place of whatever get() read there before.
+  void put(const Storage& storage, HostOffset offset, const Slice& slice);
+
   // Bytes held now: never more than the capacity, or one slice for each shard where the capacity is smaller than those.
   uint64_t size() const;
 
@@ -58,7 +61,8 @@ class TableCache {
 
   Shard& shard_of(const Key& key);
   static Slice find(Shard& shard, const Key& key);
-  void insert(Shard& shard, const Key& key, const Slice& slice) const;
+  // With `replace` instead of what is there.
+  void insert(Shard& shard, const Key& key, const Slice& slice, bool replace) const;
 
   static constexpr size_t shard_count = 4;
   uint64_t capacity_;

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/metadata.h"
+
+#include <algorithm>
+
+#include "src/error.h"
+#include "src/qcow2/header_fields.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+// The file grows in steps, so that not each new cluster costs a system call.
+constexpr uint64_t growth_step = 256 << 10;
+
+}  // namespace
+
+Metadata::Metadata(std::shared_ptr<Layer> layer, std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots,
+                   uint64_t cache_bytes, std::shared_ptr<IoGate> gate)
+    : layer_(std::move(layer)),
+      gate_(std::move(gate)),
+      max_dirty_bytes_(std::max(cache_bytes / 2, 2 * layer_->header.cluster_size())),
+      guard_(layer_->header.cluster_bits),
+      refcounts_(
+          *layer_->storage, layer_->header, guard_,
+          [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) { vet(offset, bytes, own); },
+          cache_bytes / 4),
+      tables_(layer_, std::move(l1), guard_,
+              [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) { vet(offset, bytes, own); }),
+      file_size_(layer_->storage->size()),
+      fresh_from_(divide_up(file_size_, layer_->header.cluster_size())) {
+  const Header& header = layer_->header;
+  guard_.add(MetadataKind::header, HostOffset(0), header.cluster_size());
+  guard_.add(MetadataKind::active_l1, header.l1_offset, uint64_t{header.l1_entries} * sizeof(uint64_t));
+  for (const Snapshot& snapshot : snapshots) {
+    guard_.add(MetadataKind::inactive_l1, snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t));
+  }
+  if (!snapshots.empty()) {
+    guard_.add(MetadataKind::snapshot_table, header.snapshots_offset, encode_snapshot_table(snapshots).size());
+  }
+  if (header.bitmaps) {
+    guard_.add(MetadataKind::bitmap_directory, header.bitmaps->directory_offset, header.bitmaps->directory_size);
+  }
+}
+
+// ---- lookup
+
+Mapping Metadata::translate(GuestRange range) const {
+  const std::shared_lock lock(map_mutex_);
+  const L2Position position = l2_position(layer_->header, range.start);
+  const HostOffset table = tables_.table(position.l1_index);
+  if (table == HostOffset(0)) return translate_without_table(layer_->header, tables_.l1(), range);
+  check_l2_table_offset(*layer_, table, position.l1_index);
+  return translate_within_slice(*layer_, *tables_.slice(table, position.slice_index), position.entry, range);
+}
+
+Mapping Metadata::translate_for_write(GuestRange range) {
+  check_usable();
+  const Mapping mapping = translate(range);
+  if (mapping.state == ClusterState::data && mapping.ours && !layer_->header.has_data_file()) {
+    const std::shared_lock lock(map_mutex_);
+    vet(mapping.host, mapping.length, std::nullopt);
+  }
+  return mapping;
+}
+
+// ---- the overlap guard
+
+void Metadata::check_usable() const {
+  if (!refused_) return;
+  throw Error(ErrorKind::corrupt,
+              fmt::format("{}: the image is marked corrupt since a write would have overwritten its "
+                          "metadata; nothing is written to it any more",
+                          layer_->storage->name()));
+}
+
+void Metadata::vet(HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) {
+  if (const auto hit = guard_.hit(offset, bytes, own)) refuse(offset, bytes, *hit);
+}
+
+void Metadata::refuse(HostOffset offset, uint64_t bytes, MetadataKind hit) {
+  const std::lock_guard lock(refusal_mutex_);
+  if (!refused_.exchange(true) && layer_->header.version >= 3) {
+    HeaderFields fields(*layer_->storage);
+    fields.set_incompatible_features(fields.incompatible_features() | incompatible::corrupt);
+    fields.store();
+    layer_->storage->flush();
+  }
+  throw Error(
+      ErrorKind::corrupt,
+      fmt::format("{}: refused to write {} bytes at {:#x}: they would overwrite {}; the image is marked corrupt, "
+                  "look at it with 'drydock check'",
+                  layer_->storage->name(), bytes, offset.value(), metadata_kind_name(hit)));
+}
+
+void Metadata::protect(MetadataKind kind, HostOffset offset, uint64_t bytes) {
+  const std::unique_lock lock(map_mutex_);
+  guard_.add(kind, offset, bytes);
+}
+
+void Metadata::unprotect(MetadataKind kind, HostOffset offset, uint64_t bytes) {
+  const std::unique_lock lock(map_mutex_);
+  guard_.remove(kind, offset, bytes);
+}
+
+// ---- allocation
+
+ClusterRun Metadata::clusters_of(HostOffset offset, uint64_t bytes) const {
+  const uint64_t first = offset.value() >> layer_->header.cluster_bits;
+  return {first, ((offset.value() + bytes - 1) >> layer_->header.cluster_bits) - first + 1};
+}
+
+// All clusters that are handed out lie within the file, so that no write ever makes it longer: what lies behind the
+// clusters in use is a hole.
+void Metadata::extend_file(ClusterRun clusters) {
+  const uint64_t end = (clusters.first + clusters.count) << layer_->header.cluster_bits;
+  fresh_from_ = std::max(fresh_from_, clusters.first + clusters.count);
+  if (end <= file_size_) return;
+  const uint64_t new_size = round_up(end, std::max(growth_step, layer_->header.cluster_size()));
+  layer_->storage->truncate(new_size);
+  file_size_ = new_size;
+}
+
+void Metadata::own_table(uint64_t l1_index) {
+  if (tables_.has_own_table(l1_index)) return;
+  const HostOffset old_table = tables_.table(l1_index);
+  if (old_table != HostOffset(0)) check_l2_table_offset(*layer_, old_table, l1_index);
+  const ClusterRun run = refcounts_.allocate(1);
+  try {
+    extend_file(run);
+    tables_.replace_table(l1_index, HostOffset(run.first << layer_->header.cluster_bits));
+  } catch (...) {
+    drop(run);
+    throw;
+  }
+  if (old_table != HostOffset(0)) freed_.push_back({clusters_of(old_table, 1), false, false});
+}
+
+uint32_t Metadata::touched_subclusters(GuestOffset cluster, GuestRange range) const {
+  const uint64_t subcluster_size = layer_->decoder.subcluster_size();
+  const GuestOffset start = std::max(cluster, range.start);
+  const GuestOffset end = std::min(cluster + layer_->header.cluster_size(), range.end());
+  const uint64_t first = (start - cluster) / subcluster_size;
+  const uint64_t count = divide_up(end - cluster, subcluster_size) - first;
+  return static_cast<uint32_t>(((uint64_t{1} << count) - 1) << first);
+}
+
+// A place that a cluster has and may be written to; in an external data file all have.
+bool Metadata::may_keep(const ClusterContents& contents) const {
+  return (contents.placed && contents.ours) || layer_->header.has_data_file();
+}
+
+bool Metadata::needs_place(const ClusterContents& contents, GuestOffset guest, GuestRange range) const {
+  const uint32_t touched = touched_subclusters(guest, range);
+  return !contents.placed || !contents.ours || (contents.data & touched) != touched;
+}
+
+Metadata::Placement Metadata::place(GuestRange range) {
+  const std::unique_lock lock(map_mutex_);
+  check_usable();
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  L2Position position = l2_position(layer_->header, range.start);
+  own_table(position.l1_index);
+  const uint64_t entries_left = l2_slice_bytes(layer_->header) / layer_->header.l2_entry_size() - position.entry;
+
+  Placement placement{.guest = GuestOffset(round_down(range.start.value(), cluster_size))};
+  const uint64_t wanted = std::min(divide_up(range.end() - placement.guest, cluster_size), entries_left);
+  bool keeps = false;
+  for (uint64_t i = 0; i < wanted; ++i, ++position.entry) {
+    const GuestOffset guest = placement.guest + i * cluster_size;
+    const ClusterContents contents = layer_->decoder.contents(tables_.entry(position), guest);
+    if (!needs_place(contents, guest, range)) break;
+    const HostOffset kept = layer_->header.has_data_file() ? HostOffset(guest.value()) : contents.host;
+    if (i == 0) {
+      keeps = may_keep(contents);
+      if (keeps) placement.host = kept;
+    }
+    if (may_keep(contents) != keeps || (keeps && kept != placement.host + i * cluster_size)) break;
+    placement.old.push_back(contents);
+  }
+  if (placement.old.empty()) return placement;
+  if (keeps) {
+    if (!layer_->header.has_data_file()) vet(placement.host, placement.old.size() * cluster_size, std::nullopt);
+    return placement;
+  }
+  const uint64_t fresh_from = fresh_from_;
+  const ClusterRun run = refcounts_.allocate(placement.old.size());
+  placement.old.resize(run.count);
+  placement.host = HostOffset(run.first << layer_->header.cluster_bits);
+  placement.allocated = true;
+  placement.fresh = run.first >= fresh_from;
+  try {
+    extend_file(run);
+  } catch (...) {
+    drop(run);
+    throw;
+  }
+  return placement;
+}
+
+void Metadata::link(const Placement& placement, GuestRange written) {
+  const std::unique_lock lock(map_mutex_);
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  freed_.reserve(freed_.size() + placement.old.size());  // nothing fails half-way
+  for (uint64_t i = 0; i < placement.old.size(); ++i) {
+    const GuestOffset guest = placement.guest + i * cluster_size;
+    const ClusterContents& old = placement.old[i];
+    const uint32_t touched = touched_subclusters(guest, written);
+    ClusterContents now;
+    now.placed = true;
+    now.ours = true;
+    now.host = placement.host + i * cluster_size;
+    now.data = (old.compressed ? layer_->decoder.all_subclusters() : old.data) | touched;
+    now.zero = old.zero & ~touched;
+    tables_.set_entry(l2_position(layer_->header, guest), layer_->decoder.encode(now));
+    if (placement.allocated) free_contents(old, false);
+  }
+  update_pressure();
+}
+
+void Metadata::release(const Placement& placement) {
+  if (!placement.allocated) return;
+  const std::unique_lock lock(map_mutex_);
+  drop({placement.host.value() >> layer_->header.cluster_bits, placement.old.size()});
+}
+
+// ---- compressed clusters
+
+// Compressed data is packed: it goes on where the last one ended, also over the end of a cluster where the next one is
+// free.
+std::optional<CompressedData> Metadata::place_compressed(uint64_t bytes) {
+  const std::unique_lock lock(map_mutex_);
+  check_usable();
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  HostOffset place;
+  const bool tail_shares =
+      tail_ && refcounts_.count(tail_->value() >> layer_->header.cluster_bits) < refcounts_.max_count();
+  if (tail_shares && bytes <= cluster_size - tail_->value() % cluster_size) {
+    place = *tail_;
+    refcounts_.add(place.value() >> layer_->header.cluster_bits);
+  } else {
+    const ClusterRun run = refcounts_.allocate(1);
+    place = HostOffset(run.first << layer_->header.cluster_bits);
+    try {
+      extend_file(run);
+      if (tail_shares && run.first == (tail_->value() >> layer_->header.cluster_bits) + 1) {
+        refcounts_.add(run.first - 1);
+        place = *tail_;
+      }
+    } catch (...) {
+      drop(run);
+      throw;
+    }
+  }
+  const HostOffset end = place + bytes;
+  tail_ = end.is_aligned(cluster_size) ? std::nullopt : std::optional(end);
+  const std::optional<CompressedData> data = layer_->decoder.compressed_at(place, bytes);
+  if (!data) drop(clusters_of(place, bytes));
+  return data;
+}
+
+void Metadata::link_compressed(GuestOffset cluster, const CompressedData& data) {
+  const std::unique_lock lock(map_mutex_);
+  const L2Position position = l2_position(layer_->header, cluster);
+  own_table(position.l1_index);
+  const ClusterContents old = layer_->decoder.contents(tables_.entry(position), cluster);
+  ClusterContents now;
+  now.compressed = data;
+  tables_.set_entry(position, layer_->decoder.encode(now));
+  free_contents(old, false);
+  update_pressure();
+}
+
+void Metadata::release_compressed(const CompressedData& data) {
+  const std::unique_lock lock(map_mutex_);
+  drop(clusters_of(data.offset, data.length));
+}
+
+// ---- zeroes and discards
+
+uint64_t Metadata::zero(GuestRange range, bool keep_space) {
+  const std::unique_lock lock(map_mutex_);
+  check_usable();
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  L2Position position = l2_position(layer_->header, range.start);
+  own_table(position.l1_index);
+  const uint64_t entries = l2_slice_bytes(layer_->header) / layer_->header.l2_entry_size();
+  GuestOffset guest(round_down(range.start.value(), cluster_size));
+  for (; guest < range.end() && position.entry < entries; guest += cluster_size, ++position.entry) {
+    const ClusterContents old = layer_->decoder.contents(tables_.entry(position), guest);
+    const uint32_t touched = touched_subclusters(guest, range);
+    const bool whole = touched == layer_->decoder.all_subclusters();
+    if (old.compressed && !whole) break;
+    ClusterContents now = old;
+    now.compressed.reset();
+    now.data &= ~touched;
+    now.zero |= touched;
+    const bool frees = whole && (old.compressed || (old.placed && !keep_space));
+    if (frees) now.placed = now.ours = false;
+    if (!old.compressed && now.data == old.data && now.zero == old.zero && !frees) continue;
+    tables_.set_entry(position, layer_->decoder.encode(now));
+    if (frees) free_contents(old, true);
+  }
+  update_pressure();
+  return std::min(guest, range.end()) - std::min(range.start, guest);
+}
+
+// What is discarded reads as zeros afterwards, never as what the backing file holds there; so do clusters that nothing
+// was written to. Version 2 cannot say so: there the caller sees to it that there is no backing file.
+uint64_t Metadata::discard(GuestRange range, bool keep_place) {
+  const std::unique_lock lock(map_mutex_);
+  check_usable();
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  L2Position position = l2_position(layer_->header, range.start);
+  if (tables_.table(position.l1_index) == HostOffset(0) && !layer_->backing) {
+    const GuestOffset table_end((position.l1_index + 1) * layer_->header.l2_coverage());
+    return std::min(table_end, range.end()) - range.start;
+  }
+  own_table(position.l1_index);
+  const uint64_t entries = l2_slice_bytes(layer_->header) / layer_->header.l2_entry_size();
+  GuestOffset guest = range.start;
+  for (; guest < range.end() && position.entry < entries; guest += cluster_size, ++position.entry) {
+    const ClusterContents old = layer_->decoder.contents(tables_.entry(position), guest);
+    const bool allocated = old.placed || old.compressed;
+    const uint32_t all = layer_->decoder.all_subclusters();
+    if (!allocated && (old.zero == all || (old.zero == 0 && !layer_->backing))) continue;
+    ClusterContents now;
+    if (keep_place && old.placed) {
+      if (old.zero == all) continue;
+      now = old;
+      now.data = 0;
+    }
+    now.zero = layer_->header.version >= 3 ? all : 0;
+    tables_.set_entry(position, layer_->decoder.encode(now));
+    if (allocated && !now.placed) free_contents(old, true);
+  }
+  update_pressure();
+  return std::min(guest, range.end()) - range.start;
+}
+
+// ---- freeing
+
+// The clusters of an entry that is no more; theirs until the change is in the file.
+void Metadata::free_contents(const ClusterContents& contents, bool punch) {
+  if (contents.compressed) {
+    freed_.push_back({clusters_of(contents.compressed->offset, contents.compressed->length), punch, true});
+  } else if (contents.placed && !layer_->header.has_data_file()) {
+    freed_.push_back({clusters_of(contents.host, 1), punch, false});
+  }
+}
+
+// Of clusters to which nothing in the file points.
+void Metadata::drop(ClusterRun clusters) {
+  for (uint64_t cluster = clusters.first; cluster < clusters.first + clusters.count; ++cluster) {
+    const bool gone = refcounts_.drop(cluster);
+    if (gone && tail_ && tail_->value() >> layer_->header.cluster_bits == cluster) tail_.reset();
+  }
+}
+
+HostOffset Metadata::allocate(uint64_t bytes) {
+  const std::unique_lock lock(map_mutex_);
+  check_usable();
+  const ClusterRun run = refcounts_.allocate_contiguous(divide_up(bytes, layer_->header.cluster_size()));
+  try {
+    extend_file(run);
+  } catch (...) {
+    drop(run);
+    throw;
+  }
+  return HostOffset(run.first << layer_->header.cluster_bits);
+}
+
+void Metadata::free(HostOffset offset, uint64_t bytes) {
+  if (bytes == 0) return;
+  const std::unique_lock lock(map_mutex_);
+  freed_.push_back({clusters_of(offset, bytes), false, false});
+}
+
+}  // namespace drydock::qcow2

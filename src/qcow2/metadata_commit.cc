@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// How changes of metadata reach the file: the order that the head of metadata.h gives.
+
+#include <algorithm>
+#include <utility>
+
+#include "src/error.h"
+#include "src/qcow2/header_fields.h"
+#include "src/qcow2/metadata.h"
+
+namespace drydock::qcow2 {
+
+bool Metadata::wants_commit() const { return dirty_bytes_ > max_dirty_bytes_; }
+
+void Metadata::commit() {
+  const std::lock_guard lock(commit_mutex_);
+  commit_locked(Scope::everything);
+}
+
+// A commit that began after the call covers all that was written before it: whoever waited for its end is done.
+void Metadata::flush() {
+  const uint64_t seen = commits_started_;
+  const std::lock_guard lock(commit_mutex_);
+  if (last_good_commit_ > seen) return;
+  commit_locked(Scope::what_flush_needs);
+}
+
+void Metadata::commit_locked(Scope scope) {
+  const uint64_t ordinal = ++commits_started_;
+  const Batch batch = take(scope);
+  try {
+    write(batch);
+  } catch (...) {
+    const std::unique_lock lock(map_mutex_);
+    freed_.insert(freed_.end(), batch.freed.begin(), batch.freed.end());
+    throw;
+  }
+  finish(batch);
+  last_good_commit_ = ordinal;
+}
+
+// Counts that only went down since the last commit need not be in the file for a flush, and with lazy refcounts none
+// need.
+Metadata::Batch Metadata::take(Scope scope) {
+  const std::unique_lock lock(map_mutex_);
+  Batch batch;
+  batch.tables = tables_.take();
+  batch.freed = std::exchange(freed_, {});
+  const bool lazy = (layer_->header.compatible_features & compatible::lazy_refcounts) != 0;
+  const bool counts_needed = lazy ? refcounts_.dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
+  if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_.take();
+  return batch;
+}
+
+void Metadata::flush_storages() {
+  if (layer_->data_storage != layer_->storage) layer_->data_storage->flush();
+  layer_->storage->flush();
+}
+
+void Metadata::write(const Batch& batch) {
+  if (!batch.tables.empty()) set_dirty_bit();
+  refcounts_.write_blocks(batch.refcounts);
+  tables_.write_unreferenced(batch.tables);
+  flush_storages();
+  if (batch.refcounts.moves_table()) {
+    switch_refcount_table(batch.refcounts);
+  } else if (!batch.refcounts.table_entries.empty()) {
+    refcounts_.write_table_entries(batch.refcounts);
+    layer_->storage->flush();
+  }
+  if (batch.tables.referenced.empty() && batch.tables.l1.empty()) return;
+  tables_.write_referenced(batch.tables);
+  layer_->storage->flush();
+}
+
+void Metadata::switch_refcount_table(const RefcountStore::Batch& batch) {
+  const uint64_t bytes = batch.new_table.size() * sizeof(uint64_t);
+  const auto clusters = static_cast<uint32_t>(bytes >> layer_->header.cluster_bits);
+  HeaderFields(*layer_->storage).set_refcount_table(batch.new_table_offset, clusters).store();
+  layer_->storage->flush();
+}
+
+void Metadata::set_dirty_bit() {
+  if (dirty_bit_set_ || (layer_->header.compatible_features & compatible::lazy_refcounts) == 0) return;
+  HeaderFields fields(*layer_->storage);
+  fields.set_incompatible_features(fields.incompatible_features() | incompatible::dirty).store();
+  layer_->storage->flush();
+  dirty_bit_set_ = true;
+}
+
+void Metadata::finish(const Batch& batch) {
+  if (!batch.freed.empty()) {
+    gate_->wait_for_earlier();
+    punch(batch.freed);
+  }
+  const std::unique_lock lock(map_mutex_);
+  refcounts_.finished(batch.refcounts);
+  tables_.finished(batch.tables);
+  if (std::ranges::any_of(batch.freed, &Freed::compressed)) layer_->decoded.clear();
+  drop_freed(batch.freed);
+  update_pressure();
+}
+
+void Metadata::drop_freed(const std::vector<Freed>& all_freed) {
+  for (size_t i = 0; i < all_freed.size(); ++i) {
+    ClusterRun left = all_freed[i].clusters;
+    try {
+      for (; left.count > 0; ++left.first, --left.count) drop({left.first, 1});
+    } catch (...) {  // their block could not be read: the next commit tries again
+      freed_.push_back({left, false, all_freed[i].compressed});
+      freed_.insert(freed_.end(), all_freed.begin() + static_cast<std::ptrdiff_t>(i) + 1, all_freed.end());
+      throw;
+    }
+  }
+}
+
+void Metadata::update_pressure() {
+  dirty_bytes_ = tables_.dirty_bytes() + refcounts_.dirty_bytes() + freed_.size() * sizeof(Freed);
+}
+
+// Before anyone else gets the clusters. That the host does not take the space back is no failure of what was asked for.
+void Metadata::punch(const std::vector<Freed>& all_freed) {
+  try {
+    std::vector<uint64_t> clusters;
+    {
+      const std::unique_lock lock(map_mutex_);
+      for (const Freed& freed : all_freed) {
+        for (uint64_t i = 0; freed.punch && i < freed.clusters.count; ++i) {
+          if (refcounts_.count(freed.clusters.first + i) == 1) clusters.push_back(freed.clusters.first + i);
+        }
+      }
+    }
+    std::ranges::sort(clusters);
+    const uint32_t bits = layer_->header.cluster_bits;
+    for (size_t i = 0; i < clusters.size();) {
+      const size_t first = i++;
+      while (i < clusters.size() && clusters[i] == clusters[i - 1] + 1) ++i;
+      layer_->storage->discard(HostOffset(clusters[first] << bits), (i - first) << bits);
+    }
+  } catch (const Error&) {
+    return;
+  }
+}
+
+void Metadata::close() {
+  const std::lock_guard lock(commit_mutex_);
+  // What the first gives back the second has in its counts.
+  commit_locked(Scope::everything);
+  commit_locked(Scope::everything);
+  const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
+  if (end < file_size_) {
+    layer_->storage->truncate(end);
+    file_size_ = end;
+  }
+  if (dirty_bit_set_) {
+    HeaderFields fields(*layer_->storage);
+    fields.set_incompatible_features(fields.incompatible_features() & ~incompatible::dirty).store();
+    dirty_bit_set_ = false;
+  }
+  layer_->storage->flush();
+}
+
+}  // namespace drydock::qcow2

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The active state of a qcow2 image that is open for writing.
+//
+// A write to clusters that are the image's alone goes straight to their place. Any other gives its clusters a place
+// first: the bytes around it are copied there from where they were, all is written, and only then does the mapping
+// change, in memory. flush() brings mappings into the file (see Metadata).
+//
+// Thread-safety: full. Requests run in parallel; those that give a place to the same guest cluster go one after the
+// other.
+
+#pragma once
+
+#include "src/qcow2/metadata.h"
+#include "src/qcow2/qcow2_disk.h"
+#include "src/qcow2/range_locks.h"
+
+namespace drydock::qcow2 {
+
+class WritableDisk final : public Disk {
+ public:
+  // With `discard_keeps_place` discarded clusters give their data back to the host, but keep
+  // their place in the image file, so that writing them again does not fragment it.
+  WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata, std::shared_ptr<IoGate> gate,
+               uint64_t size, bool discard_keeps_place);
+
+  // close(), its errors unheard.
+  ~WritableDisk() override;
+
+  // Brings everything into the file; changes are refused from then on. Throws what the storage throws; what could not
+  // be written is lost then.
+  void close();
+
+  uint64_t size() const override { return reader_.size(); }
+  bool writable() const override { return true; }
+  void read(GuestOffset offset, std::span<std::byte> buffer) const override;
+  std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+
+  void write(GuestOffset offset, std::span<const std::byte> data) override;
+  void write_compressed(GuestOffset offset, std::span<const std::byte> data) override;
+  void zero(GuestRange range, bool keep_space) override;
+  void discard(GuestRange range) override;
+  void flush() override;
+
+ private:
+  void make_room();
+  uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
+  void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);
+  std::vector<GuestRange> pieces_to_copy(const Metadata::Placement& placement, GuestRange written) const;
+  void copy_piece(const Metadata::Placement& placement, GuestRange piece);
+  void read_old(GuestOffset offset, std::span<std::byte> buffer) const;
+  bool reads_as_zeros(GuestRange range) const;
+  void write_compressed_cluster(GuestOffset offset, std::span<const std::byte> data);
+  void write_zeros(GuestRange range);
+  void zero_partial(GuestRange range);
+  void zero_whole(GuestRange range, bool keep_space);
+  void discard_place(GuestRange range);
+  uint64_t aligned_end(uint64_t end, uint64_t alignment) const;
+
+  std::shared_ptr<Layer> layer_;
+  std::shared_ptr<Metadata> metadata_;
+  std::shared_ptr<IoGate> gate_;
+  Qcow2Disk reader_;
+  bool discard_keeps_place_;
+  RangeLocks placing_;  // in guest clusters
+  std::atomic<bool> closed_ = false;
+};
+
+}  // namespace drydock::qcow2

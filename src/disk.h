@@ -47,7 +47,7 @@ class Disk {
   Disk& operator=(const Disk&) = delete;
   virtual ~Disk() = default;
 
-  // Bytes; never changes. A multiple of 512.
+  // Bytes; a multiple of 512. Changes only by Image::resize() and Image::apply_snapshot().
   virtual uint64_t size() const = 0;
   virtual bool writable() const { return false; }
 

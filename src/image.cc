@@ -36,4 +36,17 @@ std::shared_ptr<Disk> Image::snapshot_disk(size_t) const {
   throw Error(ErrorKind::not_found, fmt::format("{}: a {} image has no snapshots", path(), format_name(format())));
 }
 
+namespace {
+
+[[noreturn]] void no_snapshots(const Image& image) {
+  throw Error(ErrorKind::unsupported,
+              fmt::format("{}: a {} image holds no snapshots", printable(image.path()), format_name(image.format())));
+}
+
+}  // namespace
+
+void Image::create_snapshot(const std::string&) { no_snapshots(*this); }
+void Image::apply_snapshot(size_t) { no_snapshots(*this); }
+void Image::delete_snapshot(size_t) { no_snapshots(*this); }
+
 }  // namespace drydock

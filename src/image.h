@@ -19,6 +19,7 @@
 
 #include "src/disk.h"
 #include "src/open_gate.h"
+#include "src/preallocation.h"
 #include "src/probe.h"
 
 namespace drydock {
@@ -72,6 +73,18 @@ class Image {
   virtual const std::vector<SnapshotInfo>& snapshots() const;
   // The disk as it was when snapshots()[index] was taken; read-only.
   virtual std::shared_ptr<Disk> snapshot_disk(size_t index) const;
+
+  // ---- Changes of an image opened for writing. Each is made as a whole or not at all, whatever happens, and is in the
+  // file when the call returns. Disk requests wait meanwhile; disks of snapshots must not be in use, nor may
+  // snapshots() be read. They throw unsupported where the format, or the image's kind, does not have them; read_only.
+
+  // Keeps the active state under a name of 1 to 65535 bytes. `id` is what tells snapshots of one name apart.
+  virtual void create_snapshot(const std::string& snapshot_name);
+  // The active disk becomes what it was when snapshots()[index] was taken, its size included.
+  virtual void apply_snapshot(size_t index);
+  virtual void delete_snapshot(size_t index);
+  // `size`: bytes, a multiple of 512. What is new reads as zeros. Making a disk smaller throws away what lies behind.
+  virtual void resize(uint64_t size, Preallocation preallocation) = 0;
 
   // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }

@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <atomic>
+
 #include "src/disk.h"
 #include "src/probe.h"
 
@@ -23,12 +25,14 @@ class RawDisk final : public Disk {
   void zero(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override { storage_->flush(); }
+  // For the image: bytes, a multiple of 512; the storage has them.
+  void set_size(uint64_t bytes) { size_ = bytes; }
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
 
  private:
   std::shared_ptr<Storage> storage_;
   RawOrigin origin_;
-  uint64_t size_;
+  std::atomic<uint64_t> size_;
 };
 
 }  // namespace drydock

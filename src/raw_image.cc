@@ -2,9 +2,29 @@
 
 #include "src/raw_image.h"
 
+#include "src/error.h"
+
 namespace drydock {
 
 RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(storage), disk_(std::make_shared<RawDisk>(std::move(storage), origin)) {}
+
+void RawImage::resize(uint64_t size, Preallocation preallocation) {
+  if (!storage_->writable()) {
+    throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
+  }
+  const uint64_t old_size = storage_->size();
+  if (preallocation == Preallocation::metadata) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: a raw image has no metadata that could be preallocated", printable(path())));
+  }
+  if (size > old_size) {
+    preallocate(*storage_, HostOffset(old_size), size - old_size, preallocation);
+  } else {
+    storage_->truncate(size);
+  }
+  storage_->flush();
+  disk_->set_size(size);
+}
 
 }  // namespace drydock

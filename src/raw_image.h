@@ -17,6 +17,7 @@ class RawImage final : public Image {
   const Storage& storage() const override { return *storage_; }
   uint64_t virtual_size() const override { return disk_->size(); }
   std::shared_ptr<Disk> disk() const override { return disk_; }
+  void resize(uint64_t size, Preallocation preallocation) override;
 
  private:
   std::shared_ptr<Storage> storage_;

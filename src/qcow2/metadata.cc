@@ -20,28 +20,43 @@ Metadata::Metadata(std::shared_ptr<Layer> layer, std::vector<uint64_t> l1, const
                    uint64_t cache_bytes, std::shared_ptr<IoGate> gate)
     : layer_(std::move(layer)),
       gate_(std::move(gate)),
+      cache_bytes_(cache_bytes),
       max_dirty_bytes_(std::max(cache_bytes / 2, 2 * layer_->header.cluster_size())),
-      guard_(layer_->header.cluster_bits),
-      refcounts_(
-          *layer_->storage, layer_->header, guard_,
-          [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) { vet(offset, bytes, own); },
-          cache_bytes / 4),
-      tables_(layer_, std::move(l1), guard_,
-              [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) { vet(offset, bytes, own); }),
-      file_size_(layer_->storage->size()),
-      fresh_from_(divide_up(file_size_, layer_->header.cluster_size())) {
+      guard_(layer_->header.cluster_bits) {
+  load(std::move(l1), snapshots);
+}
+
+void Metadata::load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots) {
   const Header& header = layer_->header;
+  auto vet_write = [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) {
+    vet(offset, bytes, own);
+  };
+  guard_ = OverlapGuard(header.cluster_bits);
+  refcounts_.emplace(*layer_->storage, header, guard_, vet_write, cache_bytes_ / 4);
+  tables_.emplace(layer_, std::move(l1), guard_, vet_write);
+  tail_.reset();
+  file_size_ = layer_->storage->size();
+  fresh_from_ = divide_up(file_size_, header.cluster_size());
+
   guard_.add(MetadataKind::header, HostOffset(0), header.cluster_size());
   guard_.add(MetadataKind::active_l1, header.l1_offset, uint64_t{header.l1_entries} * sizeof(uint64_t));
   for (const Snapshot& snapshot : snapshots) {
     guard_.add(MetadataKind::inactive_l1, snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t));
   }
   if (!snapshots.empty()) {
-    guard_.add(MetadataKind::snapshot_table, header.snapshots_offset, encode_snapshot_table(snapshots).size());
+    guard_.add(MetadataKind::snapshot_table, header.snapshots_offset, stored_table_bytes(snapshots));
   }
   if (header.bitmaps) {
     guard_.add(MetadataKind::bitmap_directory, header.bitmaps->directory_offset, header.bitmaps->directory_size);
   }
+}
+
+void Metadata::reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots) {
+  const std::lock_guard commit_lock(commit_mutex_);
+  const std::unique_lock lock(map_mutex_);
+  layer_->tables->forget(*layer_->storage);
+  layer_->decoded.clear();
+  load(std::move(l1), snapshots);
 }
 
 // ---- lookup
@@ -49,10 +64,10 @@ Metadata::Metadata(std::shared_ptr<Layer> layer, std::vector<uint64_t> l1, const
 Mapping Metadata::translate(GuestRange range) const {
   const std::shared_lock lock(map_mutex_);
   const L2Position position = l2_position(layer_->header, range.start);
-  const HostOffset table = tables_.table(position.l1_index);
-  if (table == HostOffset(0)) return translate_without_table(layer_->header, tables_.l1(), range);
+  const HostOffset table = tables_->table(position.l1_index);
+  if (table == HostOffset(0)) return translate_without_table(layer_->header, tables_->l1(), range);
   check_l2_table_offset(*layer_, table, position.l1_index);
-  return translate_within_slice(*layer_, *tables_.slice(table, position.slice_index), position.entry, range);
+  return translate_within_slice(*layer_, *tables_->slice(table, position.slice_index), position.entry, range);
 }
 
 Mapping Metadata::translate_for_write(GuestRange range) {
@@ -123,13 +138,13 @@ void Metadata::extend_file(ClusterRun clusters) {
 }
 
 void Metadata::own_table(uint64_t l1_index) {
-  if (tables_.has_own_table(l1_index)) return;
-  const HostOffset old_table = tables_.table(l1_index);
+  if (tables_->has_own_table(l1_index)) return;
+  const HostOffset old_table = tables_->table(l1_index);
   if (old_table != HostOffset(0)) check_l2_table_offset(*layer_, old_table, l1_index);
-  const ClusterRun run = refcounts_.allocate(1);
+  const ClusterRun run = refcounts_->allocate(1);
   try {
     extend_file(run);
-    tables_.replace_table(l1_index, HostOffset(run.first << layer_->header.cluster_bits));
+    tables_->replace_table(l1_index, HostOffset(run.first << layer_->header.cluster_bits));
   } catch (...) {
     drop(run);
     throw;
@@ -169,7 +184,7 @@ Metadata::Placement Metadata::place(GuestRange range) {
   bool keeps = false;
   for (uint64_t i = 0; i < wanted; ++i, ++position.entry) {
     const GuestOffset guest = placement.guest + i * cluster_size;
-    const ClusterContents contents = layer_->decoder.contents(tables_.entry(position), guest);
+    const ClusterContents contents = layer_->decoder.contents(tables_->entry(position), guest);
     if (!needs_place(contents, guest, range)) break;
     const HostOffset kept = layer_->header.has_data_file() ? HostOffset(guest.value()) : contents.host;
     if (i == 0) {
@@ -185,7 +200,7 @@ Metadata::Placement Metadata::place(GuestRange range) {
     return placement;
   }
   const uint64_t fresh_from = fresh_from_;
-  const ClusterRun run = refcounts_.allocate(placement.old.size());
+  const ClusterRun run = refcounts_->allocate(placement.old.size());
   placement.old.resize(run.count);
   placement.host = HostOffset(run.first << layer_->header.cluster_bits);
   placement.allocated = true;
@@ -213,7 +228,7 @@ void Metadata::link(const Placement& placement, GuestRange written) {
     now.host = placement.host + i * cluster_size;
     now.data = (old.compressed ? layer_->decoder.all_subclusters() : old.data) | touched;
     now.zero = old.zero & ~touched;
-    tables_.set_entry(l2_position(layer_->header, guest), layer_->decoder.encode(now));
+    tables_->set_entry(l2_position(layer_->header, guest), layer_->decoder.encode(now));
     if (placement.allocated) free_contents(old, false);
   }
   update_pressure();
@@ -223,6 +238,22 @@ void Metadata::release(const Placement& placement) {
   if (!placement.allocated) return;
   const std::unique_lock lock(map_mutex_);
   drop({placement.host.value() >> layer_->header.cluster_bits, placement.old.size()});
+}
+
+uint64_t Metadata::preallocate(GuestRange range, Preallocation mode) {
+  if (wants_commit()) commit();
+  const Placement placement = place(range);
+  const uint64_t cluster_size = layer_->header.cluster_size();
+  if (placement.old.empty()) return cluster_size;  // has data already
+  const uint64_t length = placement.old.size() * cluster_size;
+  try {
+    drydock::preallocate(*layer_->data_storage, placement.host, length, mode);
+    link(placement, {placement.guest, length});
+  } catch (...) {
+    release(placement);
+    throw;
+  }
+  return length;
 }
 
 // ---- compressed clusters
@@ -235,17 +266,17 @@ std::optional<CompressedData> Metadata::place_compressed(uint64_t bytes) {
   const uint64_t cluster_size = layer_->header.cluster_size();
   HostOffset place;
   const bool tail_shares =
-      tail_ && refcounts_.count(tail_->value() >> layer_->header.cluster_bits) < refcounts_.max_count();
+      tail_ && refcounts_->count(tail_->value() >> layer_->header.cluster_bits) < refcounts_->max_count();
   if (tail_shares && bytes <= cluster_size - tail_->value() % cluster_size) {
     place = *tail_;
-    refcounts_.add(place.value() >> layer_->header.cluster_bits);
+    refcounts_->add(place.value() >> layer_->header.cluster_bits);
   } else {
-    const ClusterRun run = refcounts_.allocate(1);
+    const ClusterRun run = refcounts_->allocate(1);
     place = HostOffset(run.first << layer_->header.cluster_bits);
     try {
       extend_file(run);
       if (tail_shares && run.first == (tail_->value() >> layer_->header.cluster_bits) + 1) {
-        refcounts_.add(run.first - 1);
+        refcounts_->add(run.first - 1);
         place = *tail_;
       }
     } catch (...) {
@@ -264,10 +295,10 @@ void Metadata::link_compressed(GuestOffset cluster, const CompressedData& data) 
   const std::unique_lock lock(map_mutex_);
   const L2Position position = l2_position(layer_->header, cluster);
   own_table(position.l1_index);
-  const ClusterContents old = layer_->decoder.contents(tables_.entry(position), cluster);
+  const ClusterContents old = layer_->decoder.contents(tables_->entry(position), cluster);
   ClusterContents now;
   now.compressed = data;
-  tables_.set_entry(position, layer_->decoder.encode(now));
+  tables_->set_entry(position, layer_->decoder.encode(now));
   free_contents(old, false);
   update_pressure();
 }
@@ -288,7 +319,7 @@ uint64_t Metadata::zero(GuestRange range, bool keep_space) {
   const uint64_t entries = l2_slice_bytes(layer_->header) / layer_->header.l2_entry_size();
   GuestOffset guest(round_down(range.start.value(), cluster_size));
   for (; guest < range.end() && position.entry < entries; guest += cluster_size, ++position.entry) {
-    const ClusterContents old = layer_->decoder.contents(tables_.entry(position), guest);
+    const ClusterContents old = layer_->decoder.contents(tables_->entry(position), guest);
     const uint32_t touched = touched_subclusters(guest, range);
     const bool whole = touched == layer_->decoder.all_subclusters();
     if (old.compressed && !whole) break;
@@ -299,21 +330,20 @@ uint64_t Metadata::zero(GuestRange range, bool keep_space) {
     const bool frees = whole && (old.compressed || (old.placed && !keep_space));
     if (frees) now.placed = now.ours = false;
     if (!old.compressed && now.data == old.data && now.zero == old.zero && !frees) continue;
-    tables_.set_entry(position, layer_->decoder.encode(now));
+    tables_->set_entry(position, layer_->decoder.encode(now));
     if (frees) free_contents(old, true);
   }
   update_pressure();
   return std::min(guest, range.end()) - std::min(range.start, guest);
 }
 
-// What is discarded reads as zeros afterwards, never as what the backing file holds there; so do clusters that nothing
-// was written to. Version 2 cannot say so: there the caller sees to it that there is no backing file.
-uint64_t Metadata::discard(GuestRange range, bool keep_place) {
+// Version 2 has no zero clusters: there the caller sees to it that nothing below shows through.
+uint64_t Metadata::discard(GuestRange range, Discarded become) {
   const std::unique_lock lock(map_mutex_);
   check_usable();
   const uint64_t cluster_size = layer_->header.cluster_size();
   L2Position position = l2_position(layer_->header, range.start);
-  if (tables_.table(position.l1_index) == HostOffset(0) && !layer_->backing) {
+  if (tables_->table(position.l1_index) == HostOffset(0) && (!layer_->backing || become == Discarded::unallocated)) {
     const GuestOffset table_end((position.l1_index + 1) * layer_->header.l2_coverage());
     return std::min(table_end, range.end()) - range.start;
   }
@@ -321,18 +351,18 @@ uint64_t Metadata::discard(GuestRange range, bool keep_place) {
   const uint64_t entries = l2_slice_bytes(layer_->header) / layer_->header.l2_entry_size();
   GuestOffset guest = range.start;
   for (; guest < range.end() && position.entry < entries; guest += cluster_size, ++position.entry) {
-    const ClusterContents old = layer_->decoder.contents(tables_.entry(position), guest);
+    const ClusterContents old = layer_->decoder.contents(tables_->entry(position), guest);
     const bool allocated = old.placed || old.compressed;
     const uint32_t all = layer_->decoder.all_subclusters();
-    if (!allocated && (old.zero == all || (old.zero == 0 && !layer_->backing))) continue;
     ClusterContents now;
-    if (keep_place && old.placed) {
-      if (old.zero == all) continue;
+    if (become == Discarded::zeros_in_place && old.placed) {
       now = old;
       now.data = 0;
     }
-    now.zero = layer_->header.version >= 3 ? all : 0;
-    tables_.set_entry(position, layer_->decoder.encode(now));
+    const bool shows_zeros = !allocated && old.zero == 0 && !layer_->backing;
+    if (become != Discarded::unallocated && layer_->header.version >= 3 && !shows_zeros) now.zero = all;
+    if (now.placed == old.placed && now.zero == old.zero && now.data == old.data && !old.compressed) continue;
+    tables_->set_entry(position, layer_->decoder.encode(now));
     if (allocated && !now.placed) free_contents(old, true);
   }
   update_pressure();
@@ -353,7 +383,7 @@ void Metadata::free_contents(const ClusterContents& contents, bool punch) {
 // Of clusters to which nothing in the file points.
 void Metadata::drop(ClusterRun clusters) {
   for (uint64_t cluster = clusters.first; cluster < clusters.first + clusters.count; ++cluster) {
-    const bool gone = refcounts_.drop(cluster);
+    const bool gone = refcounts_->drop(cluster);
     if (gone && tail_ && tail_->value() >> layer_->header.cluster_bits == cluster) tail_.reset();
   }
 }
@@ -361,7 +391,7 @@ void Metadata::drop(ClusterRun clusters) {
 HostOffset Metadata::allocate(uint64_t bytes) {
   const std::unique_lock lock(map_mutex_);
   check_usable();
-  const ClusterRun run = refcounts_.allocate_contiguous(divide_up(bytes, layer_->header.cluster_size()));
+  const ClusterRun run = refcounts_->allocate_contiguous(divide_up(bytes, layer_->header.cluster_size()));
   try {
     extend_file(run);
   } catch (...) {

@@ -29,6 +29,7 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "src/preallocation.h"
 #include "src/qcow2/cluster_allocator.h"
 #include "src/qcow2/cluster_map.h"
 #include "src/qcow2/io_gate.h"
@@ -38,6 +39,13 @@
 #include "src/qcow2/snapshot_table.h"
 
 namespace drydock::qcow2 {
+
+// What clusters are after they were discarded.
+enum class Discarded {
+  zeros,           // so that nothing below shows through; clusters that already read as zeros stay as they are
+  zeros_in_place,  // the same, but they keep their place in the file
+  unallocated,
+};
 
 class Metadata final : public ClusterMap, public ClusterAllocator {
  public:
@@ -64,6 +72,10 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   void link(const Placement& placement, GuestRange written);
   void release(const Placement& placement);
 
+  // Gives the clusters of a prefix of `range` (whole clusters) a place that reads as zeros, with the host's space as
+  // `mode` says; returns the prefix's length. The gate is closed.
+  uint64_t preallocate(GuestRange range, Preallocation mode);
+
   // A place for `bytes` of compressed data; nothing where the entry could not say it.
   std::optional<CompressedData> place_compressed(uint64_t bytes);
   void link_compressed(GuestOffset cluster, const CompressedData& data);
@@ -72,7 +84,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   // Both work on a prefix of `range`, and tell how long it is; `range` starts and ends at subclusters (zero) or
   // clusters (discard), or at the disk's end. zero() returns 0 for a part of a compressed cluster.
   uint64_t zero(GuestRange range, bool keep_space);
-  uint64_t discard(GuestRange range, bool keep_place);
+  uint64_t discard(GuestRange range, Discarded become);
 
   HostOffset allocate(uint64_t bytes) override;
   void free(HostOffset offset, uint64_t bytes) override;
@@ -82,8 +94,14 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   void flush();
   // Whether so many changes are held in memory that the next writer should commit().
   bool wants_commit() const;
-  // Leaves nothing in memory, gives the file's unused tail back, and clears the dirty bit. The gate is closed.
+  // commit(), until nothing is left in memory. The gate is closed.
+  void settle();
+  // settle(); also gives the file's unused tail back, and clears the dirty bit. The gate is closed.
   void close();
+
+  // Starts anew from a file that somebody else has changed, with commit() before and the gate closed since then: the
+  // header of the layer is the file's.
+  void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
 
   // Throws when a write was refused before, see above.
   void check_usable() const;
@@ -105,6 +123,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   };
   enum class Scope { what_flush_needs, everything };
 
+  void load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
   void vet(HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own);
   [[noreturn]] void refuse(HostOffset offset, uint64_t bytes, MetadataKind hit);
 
@@ -117,6 +136,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   void extend_file(ClusterRun clusters);
   ClusterRun clusters_of(HostOffset offset, uint64_t bytes) const;
 
+  void settle_locked();
   void commit_locked(Scope scope);
   Batch take(Scope scope);
   void write(const Batch& batch);
@@ -130,6 +150,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   std::shared_ptr<Layer> layer_;
   std::shared_ptr<IoGate> gate_;
+  uint64_t cache_bytes_;
   uint64_t max_dirty_bytes_;
 
   std::mutex commit_mutex_;
@@ -139,12 +160,12 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   mutable std::shared_mutex map_mutex_;  // guards all below
   OverlapGuard guard_;
-  RefcountStore refcounts_;
-  L2Store tables_;
+  std::optional<RefcountStore> refcounts_;  // always there once load() is done
+  std::optional<L2Store> tables_;
   std::vector<Freed> freed_;        // by changes that are not in the file
   std::optional<HostOffset> tail_;  // behind the last compressed data, within its cluster
-  uint64_t file_size_;              // bytes; no write goes past it
-  uint64_t fresh_from_;             // no cluster from here on has been written to; they read as zeros
+  uint64_t file_size_ = 0;          // bytes; no write goes past it
+  uint64_t fresh_from_ = 0;         // no cluster from here on has been written to; they read as zeros
 
   std::atomic<size_t> dirty_bytes_ = 0;
   std::atomic<bool> refused_ = false;

@@ -13,6 +13,18 @@ namespace drydock::qcow2 {
 
 bool Metadata::wants_commit() const { return dirty_bytes_ > max_dirty_bytes_; }
 
+// What one commit gives back, the next has in its counts.
+void Metadata::settle() {
+  const std::lock_guard lock(commit_mutex_);
+  settle_locked();
+}
+
+void Metadata::settle_locked() {
+  do {
+    commit_locked(Scope::everything);
+  } while (refcounts_->dirty_bytes() > 0 || tables_->dirty() || !freed_.empty());
+}
+
 void Metadata::commit() {
   const std::lock_guard lock(commit_mutex_);
   commit_locked(Scope::everything);
@@ -45,11 +57,11 @@ void Metadata::commit_locked(Scope scope) {
 Metadata::Batch Metadata::take(Scope scope) {
   const std::unique_lock lock(map_mutex_);
   Batch batch;
-  batch.tables = tables_.take();
+  batch.tables = tables_->take();
   batch.freed = std::exchange(freed_, {});
   const bool lazy = (layer_->header.compatible_features & compatible::lazy_refcounts) != 0;
-  const bool counts_needed = lazy ? refcounts_.dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
-  if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_.take();
+  const bool counts_needed = lazy ? refcounts_->dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
+  if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_->take();
   return batch;
 }
 
@@ -60,17 +72,17 @@ void Metadata::flush_storages() {
 
 void Metadata::write(const Batch& batch) {
   if (!batch.tables.empty()) set_dirty_bit();
-  refcounts_.write_blocks(batch.refcounts);
-  tables_.write_unreferenced(batch.tables);
+  refcounts_->write_blocks(batch.refcounts);
+  tables_->write_unreferenced(batch.tables);
   flush_storages();
   if (batch.refcounts.moves_table()) {
     switch_refcount_table(batch.refcounts);
   } else if (!batch.refcounts.table_entries.empty()) {
-    refcounts_.write_table_entries(batch.refcounts);
+    refcounts_->write_table_entries(batch.refcounts);
     layer_->storage->flush();
   }
   if (batch.tables.referenced.empty() && batch.tables.l1.empty()) return;
-  tables_.write_referenced(batch.tables);
+  tables_->write_referenced(batch.tables);
   layer_->storage->flush();
 }
 
@@ -79,6 +91,8 @@ void Metadata::switch_refcount_table(const RefcountStore::Batch& batch) {
   const auto clusters = static_cast<uint32_t>(bytes >> layer_->header.cluster_bits);
   HeaderFields(*layer_->storage).set_refcount_table(batch.new_table_offset, clusters).store();
   layer_->storage->flush();
+  layer_->header.refcount_table_offset = batch.new_table_offset;
+  layer_->header.refcount_table_clusters = clusters;
 }
 
 void Metadata::set_dirty_bit() {
@@ -95,8 +109,8 @@ void Metadata::finish(const Batch& batch) {
     punch(batch.freed);
   }
   const std::unique_lock lock(map_mutex_);
-  refcounts_.finished(batch.refcounts);
-  tables_.finished(batch.tables);
+  refcounts_->finished(batch.refcounts);
+  tables_->finished(batch.tables);
   if (std::ranges::any_of(batch.freed, &Freed::compressed)) layer_->decoded.clear();
   drop_freed(batch.freed);
   update_pressure();
@@ -116,7 +130,7 @@ void Metadata::drop_freed(const std::vector<Freed>& all_freed) {
 }
 
 void Metadata::update_pressure() {
-  dirty_bytes_ = tables_.dirty_bytes() + refcounts_.dirty_bytes() + freed_.size() * sizeof(Freed);
+  dirty_bytes_ = tables_->dirty_bytes() + refcounts_->dirty_bytes() + freed_.size() * sizeof(Freed);
 }
 
 // Before anyone else gets the clusters. That the host does not take the space back is no failure of what was asked for.
@@ -127,7 +141,7 @@ void Metadata::punch(const std::vector<Freed>& all_freed) {
       const std::unique_lock lock(map_mutex_);
       for (const Freed& freed : all_freed) {
         for (uint64_t i = 0; freed.punch && i < freed.clusters.count; ++i) {
-          if (refcounts_.count(freed.clusters.first + i) == 1) clusters.push_back(freed.clusters.first + i);
+          if (refcounts_->count(freed.clusters.first + i) == 1) clusters.push_back(freed.clusters.first + i);
         }
       }
     }
@@ -145,9 +159,8 @@ void Metadata::punch(const std::vector<Freed>& all_freed) {
 
 void Metadata::close() {
   const std::lock_guard lock(commit_mutex_);
-  // What the first gives back the second has in its counts.
-  commit_locked(Scope::everything);
-  commit_locked(Scope::everything);
+  settle_locked();
+  while (fresh_from_ > 1 && refcounts_->count(fresh_from_ - 1) == 0) --fresh_from_;
   const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
   if (end < file_size_) {
     layer_->storage->truncate(end);

@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -20,6 +21,8 @@ class Qcow2Disk final : public Disk {
   Qcow2Disk(std::shared_ptr<const Layer> layer, std::shared_ptr<const ClusterMap> map, uint64_t size);
 
   uint64_t size() const override { return size_; }
+  // For a writer that has everybody else wait.
+  void set_size(uint64_t bytes) { size_ = bytes; }
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
 
@@ -35,7 +38,7 @@ class Qcow2Disk final : public Disk {
 
   std::shared_ptr<const Layer> layer_;
   std::shared_ptr<const ClusterMap> map_;
-  uint64_t size_;
+  std::atomic<uint64_t> size_;  // bytes
 };
 
 }  // namespace drydock::qcow2

@@ -4,6 +4,7 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/check.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/refcounts.h"
 
@@ -29,18 +30,20 @@ void check_within_file(const Storage& storage, uint64_t file_size, HostOffset of
 }  // namespace
 
 Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
-  const Header header = read_header(*storage);
+  Header header = read_header(*storage);
   const std::string name = printable(storage->name());
+  if (storage->writable() && !chain.options.metadata_only && header.is(incompatible::dirty)) {
+    header = read_header(*storage);
+  }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
-  snapshots_ = read_snapshot_table(*layer_->storage, header);
-  for (const Snapshot& snapshot : snapshots_) snapshot_infos_.push_back(snapshot.info);
+  read_snapshots();
   if (chain.options.metadata_only) return;
 
   if (header.crypt_method != CryptMethod::none) {
     throw Error(ErrorKind::unsupported, fmt::format("{}: the image is encrypted ({}); encrypted images cannot be read",
                                                     name, crypt_method_name(header.crypt_method)));
   }
-  std::vector<uint64_t> l1 = read_l1(header.l1_offset, header.l1_entries, virtual_size(), "the L1 table");
+  std::vector<uint64_t> l1 = read_active_l1();
   check_refcount_blocks();
   check_snapshot_tables();
   open_data_file(chain);
@@ -52,12 +55,12 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
 void Qcow2Image::open_disk(std::vector<uint64_t> l1, const OpenOptions& options) {
   if (!layer_->storage->writable()) {
     auto map = std::make_shared<FrozenClusterMap>(layer_, std::move(l1));
-    disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(map), virtual_size());
+    disk_ = std::make_shared<Qcow2Disk>(layer_, std::move(map), size_in_header());
     return;
   }
   auto gate = std::make_shared<IoGate>();
   auto metadata = std::make_shared<Metadata>(layer_, std::move(l1), snapshots_, options.metadata_cache_size, gate);
-  writable_disk_ = std::make_shared<WritableDisk>(layer_, std::move(metadata), std::move(gate), virtual_size(),
+  writable_disk_ = std::make_shared<WritableDisk>(layer_, std::move(metadata), std::move(gate), size_in_header(),
                                                   options.discard_keeps_place);
   disk_ = writable_disk_;
 }
@@ -81,8 +84,14 @@ void Qcow2Image::prepare_for_writing() {
   layer_->storage->flush();
 }
 
+void Qcow2Image::read_snapshots() {
+  snapshots_ = read_snapshot_table(*layer_->storage, layer_->header);
+  snapshot_infos_.clear();
+  for (const Snapshot& snapshot : snapshots_) snapshot_infos_.push_back(snapshot.info);
+}
+
 // A size that is no multiple of a sector loses its tail, as under QEMU: no disk has half a sector.
-uint64_t Qcow2Image::virtual_size() const { return round_down(layer_->header.size, sector_size); }
+uint64_t Qcow2Image::size_in_header() const { return round_down(layer_->header.size, sector_size); }
 
 std::shared_ptr<Disk> Qcow2Image::disk() const {
   if (!disk_) throw Error(ErrorKind::usage, fmt::format("{}: was opened for its metadata only", path()));
@@ -136,6 +145,13 @@ std::vector<uint64_t> Qcow2Image::read_l1(HostOffset offset, uint64_t entries, u
     if (table != HostOffset(0)) check_within_file(storage, file_size, table, header.cluster_size(), "an L2 table");
   }
   return l1;
+}
+
+// A writer takes in the entries behind the disk's end, too: it may make the disk larger.
+std::vector<uint64_t> Qcow2Image::read_active_l1() const {
+  const uint64_t described = uint64_t{header().l1_entries} * header().l2_coverage();
+  return read_l1(header().l1_offset, header().l1_entries, storage().writable() ? described : size_in_header(),
+                 "the L1 table");
 }
 
 void Qcow2Image::check_refcount_blocks() const {

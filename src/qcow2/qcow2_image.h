@@ -11,6 +11,8 @@
 
 namespace drydock::qcow2 {
 
+class ImageRewrite;
+
 class Qcow2Image final : public Image {
  public:
   // Checks that all of the metadata that the active state needs lies in the file, and opens what the image names
@@ -19,23 +21,39 @@ class Qcow2Image final : public Image {
 
   Format format() const override { return Format::qcow2; }
   const Storage& storage() const override { return *layer_->storage; }
-  uint64_t virtual_size() const override;
+  uint64_t virtual_size() const override { return disk_ ? disk_->size() : size_in_header(); }
   std::shared_ptr<Disk> disk() const override;
   const std::vector<SnapshotInfo>& snapshots() const override { return snapshot_infos_; }
   std::shared_ptr<Disk> snapshot_disk(size_t index) const override;
   std::shared_ptr<const Image> backing() const override { return backing_; }
   std::vector<std::string> warnings() const override;
   void close() override;
+  void create_snapshot(const std::string& snapshot_name) override;
+  void apply_snapshot(size_t index) override;
+  void delete_snapshot(size_t index) override;
+  void resize(uint64_t size, Preallocation preallocation) override;
 
   const Header& header() const { return layer_->header; }
 
  private:
+  uint64_t size_in_header() const;
   void prepare_for_writing();
   void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
+  WritableDisk& writable_disk();
+  void check_snapshots_possible() const;
+  // After a change of the file: what describes it is read again.
+  void read_again();
+  void read_snapshots();
+  void drop_snapshot_table(ImageRewrite& rewrite) const;
+  void shrink(uint64_t size);
+  void grow(uint64_t size, Preallocation preallocation);
+  void grow_l1(uint64_t size);
+  void clear_last_cluster_tail(uint64_t size);
   void open_data_file(const Chain& chain);
   void open_backing(Chain& chain);
   // Reads the entries that a disk of `size` bytes needs. `what` is for messages ("the L1 table").
   std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries, uint64_t size, std::string_view what) const;
+  std::vector<uint64_t> read_active_l1() const;
   void check_refcount_blocks() const;
   void check_snapshot_tables() const;
 

@@ -52,7 +52,8 @@ Snapshot read_entry(const Storage& storage, const Header& header, HostOffset& of
   if (extra_length > known_extra_bytes) snapshot.unknown_extra = extra.substr(known_extra_bytes);
   snapshot.info.id = read_text(storage, offset + fixed_bytes + extra_length, id_length);
   snapshot.info.name = read_text(storage, offset + fixed_bytes + extra_length + id_length, name_length);
-  offset += round_up(fixed_bytes + extra_length + id_length + name_length, 8);
+  snapshot.stored_bytes = round_up(fixed_bytes + extra_length + id_length + name_length, 8);
+  offset += snapshot.stored_bytes;
   return snapshot;
 }
 
@@ -102,6 +103,12 @@ void append_entry(const Snapshot& snapshot, std::vector<std::byte>& table) {
 }
 
 }  // namespace
+
+uint64_t stored_table_bytes(const std::vector<Snapshot>& snapshots) {
+  uint64_t bytes = 0;
+  for (const Snapshot& snapshot : snapshots) bytes += snapshot.stored_bytes;
+  return bytes;
+}
 
 std::vector<std::byte> encode_snapshot_table(const std::vector<Snapshot>& snapshots) {
   std::vector<std::byte> table;

@@ -57,6 +57,21 @@ void TableCache::insert(Shard& shard, const Key& key, const Slice& slice, bool r
   }
 }
 
+void TableCache::forget(const Storage& storage) {
+  for (Shard& shard : shards_) {
+    const std::lock_guard lock(shard.mutex);
+    for (auto entry = shard.recent_first.begin(); entry != shard.recent_first.end();) {
+      if (entry->key.storage == &storage) {
+        shard.bytes -= entry->slice->size() * sizeof(uint64_t);
+        shard.index.erase(entry->key);
+        entry = shard.recent_first.erase(entry);
+      } else {
+        ++entry;
+      }
+    }
+  }
+}
+
 uint64_t TableCache::size() const {
   uint64_t total = 0;
   for (const Shard& shard : shards_) {

@@ -36,6 +36,9 @@ class TableCache {
   // What now stands at `offset`, in the place of whatever get() read there before.
   void put(const Storage& storage, HostOffset offset, const Slice& slice);
 
+  // All that it has of `storage`.
+  void forget(const Storage& storage);
+
   // Bytes held now: never more than the capacity, or one slice for each shard where the capacity is smaller than those.
   uint64_t size() const;
 

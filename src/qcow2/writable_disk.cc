@@ -24,7 +24,7 @@ WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadat
       metadata_(std::move(metadata)),
       gate_(std::move(gate)),
       reader_(layer_, metadata_, size),
-      discard_keeps_place_(discard_keeps_place) {}
+      discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3) {}
 
 WritableDisk::~WritableDisk() {
   try {
@@ -36,8 +36,26 @@ WritableDisk::~WritableDisk() {
 
 void WritableDisk::close() {
   const IoGate::Closure closure(*gate_);
-  if (closed_.exchange(true)) return;
+  if (closed_) return;
   metadata_->close();
+  closed_ = true;
+}
+
+void WritableDisk::exclusively(const std::function<void()>& change) {
+  check_open();
+  const IoGate::Closure closure(*gate_);
+  metadata_->check_usable();
+  metadata_->settle();
+  change();
+}
+
+void WritableDisk::reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots, uint64_t size) {
+  metadata_->reload(std::move(l1), snapshots);
+  reader_.set_size(size);
+}
+
+void WritableDisk::check_open() const {
+  if (closed_) throw Error(ErrorKind::read_only, fmt::format("{}: was closed", layer_->storage->name()));
 }
 
 void WritableDisk::read(GuestOffset offset, std::span<std::byte> buffer) const {
@@ -54,7 +72,7 @@ void WritableDisk::flush() { metadata_->flush(); }
 
 // Before each change, without a pass.
 void WritableDisk::make_room() {
-  if (closed_) throw Error(ErrorKind::read_only, fmt::format("{}: was closed", layer_->storage->name()));
+  check_open();
   if (metadata_->wants_commit()) metadata_->commit();
 }
 
@@ -170,7 +188,7 @@ void WritableDisk::copy_piece(const Metadata::Placement& placement, GuestRange p
 // As the guest sees it now; what lies past the disk's end in its last cluster is zeros.
 void WritableDisk::read_old(GuestOffset offset, std::span<std::byte> buffer) const {
   const uint64_t within = std::min<uint64_t>(buffer.size(), size() - std::min(size(), offset.value()));
-  reader_.read(offset, buffer.first(within));
+  if (within > 0) reader_.read(offset, buffer.first(within));
   std::ranges::fill(buffer.subspan(within), std::byte{0});
 }
 
@@ -336,7 +354,7 @@ void WritableDisk::discard(GuestRange range) {
     const RangeLocks::Hold hold(placing_, part.start.value() >> header.cluster_bits,
                                 (part.end().value() - 1) >> header.cluster_bits);
     if (discard_keeps_place_ || header.has_data_file()) discard_place(part);
-    part.length = metadata_->discard(part, discard_keeps_place_);
+    part.length = metadata_->discard(part, discard_keeps_place_ ? Discarded::zeros_in_place : Discarded::zeros);
     start += part.length;
   }
 }

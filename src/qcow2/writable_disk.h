@@ -11,6 +11,8 @@
 
 #pragma once
 
+#include <functional>
+
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/range_locks.h"
@@ -19,7 +21,7 @@ namespace drydock::qcow2 {
 
 class WritableDisk final : public Disk {
  public:
-  // With `discard_keeps_place` discarded clusters give their data back to the host, but keep
+  // With `discard_keeps_place` (version 3) discarded clusters give their data back to the host, but keep
   // their place in the image file, so that writing them again does not fragment it.
   WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata, std::shared_ptr<IoGate> gate,
                uint64_t size, bool discard_keeps_place);
@@ -30,6 +32,12 @@ class WritableDisk final : public Disk {
   // Brings everything into the file; changes are refused from then on. Throws what the storage throws; what could not
   // be written is lost then.
   void close();
+
+  // Runs `change` with everything in the file and all requests waiting. What it changes there it makes known with
+  // reload().
+  void exclusively(const std::function<void()>& change);
+  Metadata& metadata() { return *metadata_; }
+  void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots, uint64_t size);
 
   uint64_t size() const override { return reader_.size(); }
   bool writable() const override { return true; }
@@ -43,6 +51,7 @@ class WritableDisk final : public Disk {
   void flush() override;
 
  private:
+  void check_open() const;
   void make_room();
   uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
   void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);

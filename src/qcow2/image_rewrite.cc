@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/image_rewrite.h"
+
+#include <algorithm>
+
+#include "src/byteorder.h"
+#include "src/error.h"
+#include "src/qcow2/cluster_map.h"
+#include "src/qcow2/header_fields.h"
+#include "src/qcow2/refcount_block.h"
+#include "src/qcow2/refcounts.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr uint64_t entry_bytes = sizeof(uint64_t);
+
+std::vector<std::byte> big_endian(const std::vector<uint64_t>& numbers) {
+  std::vector<std::byte> bytes(numbers.size() * entry_bytes);
+  for (size_t i = 0; i < numbers.size(); ++i) store_be(bytes, i * entry_bytes, numbers[i]);
+  return bytes;
+}
+
+}  // namespace
+
+ImageRewrite::ImageRewrite(const Layer& layer)
+    : layer_(layer),
+      storage_(*layer.storage),
+      per_block_(layer.header.cluster_size() * 8 / layer.header.refcount_bits()),
+      table_(read_refcount_table(storage_, layer.header)) {
+  next_cluster_ = divide_up(storage_.size(), layer_.header.cluster_size());
+  // A file may be shorter than what its counts speak of.
+  for (uint64_t index = table_.size(); index-- > next_cluster_ / per_block_;) {
+    if (block(index) == nullptr) continue;
+    for (uint64_t i = per_block_; i-- > 0;) {
+      if (count(index * per_block_ + i) != 0) {
+        next_cluster_ = std::max(next_cluster_, index * per_block_ + i + 1);
+        return;
+      }
+    }
+  }
+}
+
+// ---- counts
+
+// Null where there is none.
+ImageRewrite::Bytes* ImageRewrite::block(uint64_t index) {
+  const auto found = blocks_.find(index);
+  if (found != blocks_.end()) return &found->second;
+  if (index >= table_.size() || table_[index] == HostOffset(0)) return nullptr;
+  if (!table_[index].is_aligned(layer_.header.cluster_size())) {
+    throw Error(ErrorKind::corrupt, fmt::format("{}: the refcount block at {:#x} is not aligned to a cluster",
+                                                storage_.name(), table_[index].value()));
+  }
+  Bytes bytes(layer_.header.cluster_size());
+  read_exactly(storage_, table_[index], bytes, "a refcount block");
+  return &(blocks_[index] = std::move(bytes));
+}
+
+ImageRewrite::Bytes& ImageRewrite::block_to_change(uint64_t index) {
+  Bytes* found = block(index);
+  if (found == nullptr) found = &(blocks_[index] = Bytes(layer_.header.cluster_size()));
+  if (changed_.contains(index)) return *found;
+  changed_[index] = HostOffset(0);
+  if (index < table_.size() && table_[index] != HostOffset(0)) {
+    change(table_[index].value() >> layer_.header.cluster_bits, -1);  // its old place
+  }
+  return *found;
+}
+
+uint64_t ImageRewrite::count(uint64_t cluster) {
+  const Bytes* found = block(cluster / per_block_);
+  return found == nullptr ? 0 : refcount_at(*found, cluster % per_block_, layer_.header.refcount_order);
+}
+
+void ImageRewrite::change(uint64_t cluster, int delta) {
+  const uint32_t order = layer_.header.refcount_order;
+  Bytes& bytes = block_to_change(cluster / per_block_);
+  const uint64_t now = refcount_at(bytes, cluster % per_block_, order);
+  if (delta > 0 && now == max_refcount(order)) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: the cluster at {:#x} cannot be shared once more: its reference count has {} bits",
+                            storage_.name(), offset_of(cluster).value(), layer_.header.refcount_bits()));
+  }
+  if (delta < 0 && now == 0) {
+    throw Error(
+        ErrorKind::corrupt,
+        fmt::format("{}: the cluster at {:#x} is in use, but its reference count is 0; 'drydock check' tells more",
+                    storage_.name(), offset_of(cluster).value()));
+  }
+  const uint64_t then = delta > 0 ? now + 1 : now - 1;
+  set_refcount_at(bytes, cluster % per_block_, order, then);
+  if (then == 0) freed_.push_back(cluster);
+}
+
+void ImageRewrite::drop_clusters(HostOffset offset, uint64_t bytes) {
+  if (bytes == 0) return;
+  const uint32_t bits = layer_.header.cluster_bits;
+  for (uint64_t cluster = offset.value() >> bits; cluster <= (offset.value() + bytes - 1) >> bits; ++cluster) {
+    change(cluster, -1);
+  }
+}
+
+// ---- trees of tables
+
+std::vector<uint64_t> ImageRewrite::read_l1(HostOffset offset, uint64_t entries) const {
+  if (entries * entry_bytes > max_l1_table_bytes || !offset.is_aligned(layer_.header.cluster_size())) {
+    throw Error(ErrorKind::corrupt, fmt::format("{}: an L1 table of {} entries at {:#x} cannot be", storage_.name(),
+                                                entries, offset.value()));
+  }
+  std::vector<uint64_t> l1(entries);
+  read_exactly(storage_, offset, std::as_writable_bytes(std::span(l1)), "an L1 table");
+  for (uint64_t& entry : l1) entry = byte_swap(entry);
+  return l1;
+}
+
+std::vector<uint64_t> ImageRewrite::read_table(HostOffset offset) const {
+  check_l2_table_offset(layer_, offset, 0);
+  std::vector<uint64_t> table(layer_.header.cluster_size() / entry_bytes);
+  read_exactly(storage_, offset, std::as_writable_bytes(std::span(table)), "an L2 table");
+  for (uint64_t& entry : table) entry = byte_swap(entry);
+  return table;
+}
+
+void ImageRewrite::add_references(const std::vector<uint64_t>& l1) { change_tree(l1, 1); }
+void ImageRewrite::drop_references(const std::vector<uint64_t>& l1) { change_tree(l1, -1); }
+
+void ImageRewrite::change_tree(const std::vector<uint64_t>& l1, int delta) {
+  const Header& header = layer_.header;
+  for (uint64_t l1_index = 0; l1_index < l1.size(); ++l1_index) {
+    const HostOffset offset = l2_table_offset(l1[l1_index]);
+    if (offset == HostOffset(0)) continue;
+    const std::vector<uint64_t> table = read_table(offset);
+    for (uint64_t i = 0; i < header.l2_entries(); ++i) {
+      const GuestOffset guest(l1_index * header.l2_coverage() + (i << header.cluster_bits));
+      const ClusterContents contents = layer_.decoder.contents(l2_entry_at(header, table, i), guest);
+      if (contents.compressed) {
+        const uint64_t first = contents.compressed->offset.value();
+        const uint64_t last = first + contents.compressed->length - 1;
+        for (uint64_t c = first >> header.cluster_bits; c <= last >> header.cluster_bits; ++c) change(c, delta);
+      } else if (contents.placed) {
+        change(contents.host.value() >> header.cluster_bits, delta);
+      }
+    }
+    change(offset.value() >> header.cluster_bits, delta);
+  }
+}
+
+// Bit 63 of an entry says whether the count is 1.
+void ImageRewrite::refresh_flags(uint64_t& l1_entry, GuestOffset guest) {
+  const Header& header = layer_.header;
+  const HostOffset offset = l2_table_offset(l1_entry);
+  if (offset == HostOffset(0)) return;
+  std::vector<uint64_t> table = read_table(offset);
+  bool changes = false;
+  const uint64_t words = header.l2_entry_size() / entry_bytes;
+  for (uint64_t i = 0; i < header.l2_entries(); ++i) {
+    ClusterContents contents =
+        layer_.decoder.contents(l2_entry_at(header, table, i), guest + (i << header.cluster_bits));
+    if (!contents.placed) continue;
+    const bool ours = count(contents.host.value() >> header.cluster_bits) == 1;
+    if (ours == contents.ours) continue;
+    contents.ours = ours;
+    table[i * words] = layer_.decoder.encode(contents).descriptor;
+    changes = true;
+  }
+  if (changes) {
+    l1_entry = l1_entry_for(write_new(big_endian(table)));
+    change(offset.value() >> header.cluster_bits, -1);
+  } else {
+    const bool ours = count(offset.value() >> header.cluster_bits) == 1;
+    l1_entry = ours ? l1_entry_for(offset) : offset.value();
+  }
+}
+
+// ---- new places
+
+uint64_t ImageRewrite::allocate(uint64_t clusters) {
+  const uint64_t first = next_cluster_;
+  next_cluster_ += clusters;
+  for (uint64_t i = 0; i < clusters; ++i) change(first + i, 1);
+  return first;
+}
+
+HostOffset ImageRewrite::write_new(std::span<const std::byte> bytes) {
+  const uint64_t clusters = divide_up(bytes.size(), layer_.header.cluster_size());
+  const HostOffset offset = offset_of(allocate(clusters));
+  storage_.write(offset, bytes);
+  // The file holds whole clusters.
+  const HostOffset end = offset + (clusters << layer_.header.cluster_bits);
+  if (storage_.size() < end.value()) storage_.truncate(end.value());
+  return offset;
+}
+
+// Placing a block changes the counts in one; each gets its place once.
+void ImageRewrite::place_blocks() {
+  for (bool all_placed = false; !all_placed;) {
+    all_placed = true;
+    for (auto& [index, place] : changed_) {
+      if (place != HostOffset(0)) continue;
+      place = offset_of(allocate(1));
+      all_placed = false;
+    }
+  }
+}
+
+HostOffset ImageRewrite::place_table(uint64_t& clusters) {
+  const Header& header = layer_.header;
+  drop_clusters(header.refcount_table_offset, header.refcount_table_clusters * header.cluster_size());
+  place_blocks();
+  // Room for the blocks that count the table itself.
+  uint64_t entries = std::max<uint64_t>(table_.size(), changed_.rbegin()->first + 1);
+  for (uint64_t first = 0;;) {
+    clusters = divide_up(entries * entry_bytes, header.cluster_size());
+    if (clusters * header.cluster_size() > max_refcount_table_bytes) {
+      throw Error(
+          ErrorKind::no_space,
+          fmt::format("{}: the image file cannot grow: its refcount table would be too large", storage_.name()));
+    }
+    first = allocate(clusters);
+    place_blocks();
+    const uint64_t needed = changed_.rbegin()->first + 1;
+    if (needed * entry_bytes <= clusters * header.cluster_size()) {
+      table_.resize(clusters * header.cluster_size() / entry_bytes);
+      return offset_of(first);
+    }
+    drop_clusters(offset_of(first), clusters * header.cluster_size());
+    entries = needed + clusters;
+  }
+}
+
+void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots) {
+  const Header& header = layer_.header;
+  for (uint64_t i = 0; i < l1.size(); ++i) refresh_flags(l1[i], GuestOffset(i * header.l2_coverage()));
+  const HostOffset new_l1 = write_new(big_endian(l1));
+  const Bytes snapshot_table = encode_snapshot_table(snapshots);
+  const HostOffset new_snapshots = snapshots.empty() ? HostOffset(0) : write_new(snapshot_table);
+
+  uint64_t clusters = 0;
+  const HostOffset new_table = place_table(clusters);
+  for (const auto& [index, place] : changed_) {
+    table_[index] = place;
+    storage_.write(place, blocks_.at(index));
+  }
+  std::vector<uint64_t> table;
+  for (const HostOffset place : table_) table.push_back(place.value());
+  storage_.write(new_table, big_endian(table));
+  if (storage_.size() < offset_of(next_cluster_).value()) storage_.truncate(offset_of(next_cluster_).value());
+  storage_.flush();
+
+  HeaderFields fields(storage_);
+  fields.set_l1_table(new_l1, static_cast<uint32_t>(l1.size()))
+      .set_size(size)
+      .set_refcount_table(new_table, static_cast<uint32_t>(clusters))
+      .set_snapshots(new_snapshots, static_cast<uint32_t>(snapshots.size()))
+      .store();
+  storage_.flush();
+  give_space_back();
+}
+
+// A hint: that the host does not take it is no failure.
+void ImageRewrite::give_space_back() {
+  std::ranges::sort(freed_);
+  const auto last = std::ranges::unique(freed_).begin();
+  freed_.erase(last, freed_.end());
+  std::erase_if(freed_, [this](uint64_t cluster) { return count(cluster) != 0; });
+  try {
+    for (size_t i = 0; i < freed_.size();) {
+      const size_t first = i++;
+      while (i < freed_.size() && freed_[i] == freed_[i - 1] + 1) ++i;
+      storage_.discard(offset_of(freed_[first]), (i - first) << layer_.header.cluster_bits);
+    }
+  } catch (const Error&) {
+    return;
+  }
+}
+
+}  // namespace drydock::qcow2

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// ImageRewrite: a change of a whole qcow2 image that is made at once or not at all. Snapshots are taken, applied and
+// deleted with it.
+//
+// Such changes alter refcounts and the "copied" flags that depend on them in many places, and no order of writes in
+// place keeps the two in step. So nothing in use is written to: what changes of the refcount structure, the L2 tables
+// and the L1 table is written anew behind the end of the file, and then the header changes over to it, in one sector.
+//
+//   header --> L1 --> L2 ...        header ---> new L1 ---> new L2 where flags change, else the old
+//          \-> refcount table                \-> new refcount table --> new blocks where counts change, else the old
+//
+// Thread-safety: none. All earlier changes are in the file, and nobody touches the image meanwhile.
+// Errors: what the storage throws, corrupt for tables that the specification does not allow, unsupported for counts
+// that their width does not hold; then the image is as it was, though its file may have grown.
+
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "src/qcow2/layer.h"
+#include "src/qcow2/snapshot_table.h"
+
+namespace drydock::qcow2 {
+
+class ImageRewrite {
+ public:
+  explicit ImageRewrite(const Layer& layer);
+
+  // An L1 table with `entries`, in host byte order.
+  std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries) const;
+
+  // Counts one more, or one less, reference to everything that an L1 table leads to.
+  void add_references(const std::vector<uint64_t>& l1);
+  void drop_references(const std::vector<uint64_t>& l1);
+  // One reference less to the clusters of a table.
+  void drop_clusters(HostOffset offset, uint64_t bytes);
+
+  // Makes `l1` the active L1 table of a disk of `size` bytes, and `snapshots` the snapshots; gives tables new places
+  // where their flags have to change. The old active L1 table is no concern of this.
+  void finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots);
+
+ private:
+  using Bytes = std::vector<std::byte>;
+
+  uint64_t count(uint64_t cluster);
+  Bytes* block(uint64_t index);
+  Bytes& block_to_change(uint64_t index);
+  void change(uint64_t cluster, int delta);
+  void change_tree(const std::vector<uint64_t>& l1, int delta);
+  std::vector<uint64_t> read_table(HostOffset offset) const;
+  uint64_t allocate(uint64_t clusters);
+  HostOffset write_new(std::span<const std::byte> bytes);
+
+  void refresh_flags(uint64_t& l1_entry, GuestOffset guest);
+  HostOffset write_l1(const std::vector<uint64_t>& l1);
+  void place_blocks();
+  HostOffset place_table(uint64_t& clusters);
+  void give_space_back();
+
+  HostOffset offset_of(uint64_t cluster) const { return HostOffset(cluster << layer_.header.cluster_bits); }
+
+  const Layer& layer_;
+  Storage& storage_;
+  uint64_t per_block_;
+  std::vector<HostOffset> table_;           // the refcount table, with the new places of blocks
+  std::map<uint64_t, Bytes> blocks_;        // read so far, by index
+  std::map<uint64_t, HostOffset> changed_;  // blocks that get a new place; 0 until they have one
+  std::vector<uint64_t> freed_;             // clusters
+  uint64_t next_cluster_ = 0;               // behind all that is in use, and behind the end of the file
+};
+
+}  // namespace drydock::qcow2

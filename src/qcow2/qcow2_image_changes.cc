@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Qcow2Image's changes of the image as a whole: snapshots and its size.
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <chrono>
+
+#include "src/error.h"
+#include "src/qcow2/header_fields.h"
+#include "src/qcow2/image_rewrite.h"
+#include "src/qcow2/qcow2_image.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr size_t max_snapshot_name_bytes = 65535;  // "Snapshots": a 16-bit length
+constexpr uint64_t sector_size = 512;
+
+// One more than the greatest number among the IDs.
+std::string next_snapshot_id(const std::vector<Snapshot>& snapshots) {
+  uint64_t greatest = 0;
+  for (const Snapshot& snapshot : snapshots) {
+    const std::string& id = snapshot.info.id;
+    uint64_t number = 0;
+    std::from_chars(id.data(), id.data() + id.size(), number);
+    greatest = std::max(greatest, number);
+  }
+  return std::to_string(greatest + 1);
+}
+
+}  // namespace
+
+WritableDisk& Qcow2Image::writable_disk() {
+  if (writable_disk_) return *writable_disk_;
+  throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
+}
+
+void Qcow2Image::read_again() {
+  const Header now = read_header(*layer_->storage);
+  Header& header = layer_->header;
+  header.size = now.size;
+  header.l1_offset = now.l1_offset;
+  header.l1_entries = now.l1_entries;
+  header.refcount_table_offset = now.refcount_table_offset;
+  header.refcount_table_clusters = now.refcount_table_clusters;
+  header.snapshots_offset = now.snapshots_offset;
+  header.snapshot_count = now.snapshot_count;
+  read_snapshots();
+  writable_disk_->reload(read_active_l1(), snapshots_, size_in_header());
+}
+
+void Qcow2Image::check_snapshots_possible() const {
+  if (!header().has_data_file()) return;
+  throw Error(ErrorKind::unsupported,
+              fmt::format("{}: an image with an external data file holds no snapshots: the data "
+                          "file would have to be in two states at once",
+                          printable(path())));
+}
+
+void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
+  check_snapshots_possible();
+  if (snapshot_name.empty() || snapshot_name.size() > max_snapshot_name_bytes) {
+    throw Error(ErrorKind::usage, fmt::format("a snapshot's name has from 1 to {} bytes", max_snapshot_name_bytes));
+  }
+  if (snapshots_.size() >= max_snapshots) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: holds {} snapshots, and cannot hold more", printable(path()), snapshots_.size()));
+  }
+  writable_disk().exclusively([&] {
+    using namespace std::chrono;
+    const auto now = system_clock::now().time_since_epoch();
+    Snapshot added{.l1_offset = header().l1_offset, .l1_entries = header().l1_entries};
+    added.info = {.id = next_snapshot_id(snapshots_),
+                  .name = snapshot_name,
+                  .disk_size = header().size,
+                  .date_seconds = static_cast<uint32_t>(duration_cast<seconds>(now).count()),
+                  .date_nanoseconds = static_cast<uint32_t>(duration_cast<nanoseconds>(now).count() % 1'000'000'000)};
+    std::vector<Snapshot> snapshots = snapshots_;
+    snapshots.push_back(added);
+
+    // The active L1 table becomes the snapshot's, as it stands.
+    ImageRewrite rewrite(*layer_);
+    std::vector<uint64_t> l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
+    rewrite.add_references(l1);
+    drop_snapshot_table(rewrite);
+    rewrite.finish(std::move(l1), header().size, snapshots);
+    read_again();
+  });
+}
+
+void Qcow2Image::apply_snapshot(size_t index) {
+  check_snapshots_possible();
+  writable_disk().exclusively([&] {
+    const Snapshot& snapshot = snapshots_.at(index);
+    ImageRewrite rewrite(*layer_);
+    std::vector<uint64_t> l1 = rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries);
+    const std::vector<uint64_t> old_l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
+    rewrite.add_references(l1);
+    rewrite.drop_references(old_l1);
+    rewrite.drop_clusters(header().l1_offset, old_l1.size() * sizeof(uint64_t));
+    drop_snapshot_table(rewrite);
+    l1.resize(std::max(l1.size(), divide_up(snapshot.info.disk_size, header().l2_coverage())));
+    rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_);
+    read_again();
+  });
+}
+
+void Qcow2Image::delete_snapshot(size_t index) {
+  check_snapshots_possible();
+  writable_disk().exclusively([&] {
+    const Snapshot& snapshot = snapshots_.at(index);
+    std::vector<Snapshot> snapshots = snapshots_;
+    snapshots.erase(snapshots.begin() + static_cast<std::ptrdiff_t>(index));
+
+    ImageRewrite rewrite(*layer_);
+    std::vector<uint64_t> l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
+    rewrite.drop_references(rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries));
+    rewrite.drop_clusters(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t));
+    rewrite.drop_clusters(header().l1_offset, l1.size() * sizeof(uint64_t));
+    drop_snapshot_table(rewrite);
+    rewrite.finish(std::move(l1), header().size, snapshots);
+    read_again();
+  });
+}
+
+// Every change writes a new one.
+void Qcow2Image::drop_snapshot_table(ImageRewrite& rewrite) const {
+  if (snapshots_.empty()) return;
+  rewrite.drop_clusters(header().snapshots_offset, stored_table_bytes(snapshots_));
+}
+
+// ---- size
+
+void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
+  WritableDisk& disk = writable_disk();
+  if (size % sector_size != 0) {
+    throw Error(ErrorKind::usage, fmt::format("{}: The new size must be a multiple of 512", printable(path())));
+  }
+  if (size > max_l1_table_bytes / sizeof(uint64_t) * header().l2_coverage()) {
+    throw Error(ErrorKind::usage, fmt::format("{}: a disk of {} bytes is too large for clusters of {} bytes",
+                                              printable(path()), size, header().cluster_size()));
+  }
+  // Of these snapshots none need say how large its disk is: they take the image's size.
+  if (header().version < 3 && !snapshots_.empty()) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: Can't resize a version 2 image which has snapshots", printable(path())));
+  }
+  if (size == disk.size()) return;
+  if (size < disk.size()) {
+    disk.exclusively([&] { shrink(size); });
+  } else {
+    clear_last_cluster_tail(size);
+    disk.exclusively([&] { grow(size, preallocation); });
+  }
+}
+
+// The size comes first: what lies behind it is then nobody's, and goes.
+void Qcow2Image::shrink(uint64_t size) {
+  Metadata& metadata = writable_disk_->metadata();
+  const uint64_t old_size = disk_->size();
+  HeaderFields(*layer_->storage).set_size(size).store();
+  layer_->storage->flush();
+  const GuestOffset end(old_size);
+  for (GuestOffset start(round_up(size, header().cluster_size())); start < end;) {
+    start += metadata.discard({start, end - start}, Discarded::unallocated);
+  }
+  metadata.settle();
+  if (header().data_file_raw()) layer_->data_storage->truncate(size);
+  read_again();
+}
+
+// What the new part of the disk needs in the tables is put there while nobody can see it; the size comes last.
+void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
+  Metadata& metadata = writable_disk_->metadata();
+  const GuestOffset old_end(round_up(disk_->size(), header().cluster_size()));
+  if (divide_up(size, header().l2_coverage()) > header().l1_entries) grow_l1(size);
+  if (header().data_file_raw()) layer_->data_storage->truncate(size);
+  const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
+  const GuestOffset shown_end(std::min(size, backing_size));
+  const GuestOffset first_new(round_up(disk_->size(), layer_->decoder.subcluster_size()));
+  for (GuestOffset start = first_new; start < shown_end && header().version >= 3;) {
+    start += metadata.zero({start, shown_end - start}, false);
+  }
+  if (preallocation != Preallocation::off) {
+    const GuestOffset end(round_up(size, header().cluster_size()));
+    for (GuestOffset start = old_end; start < end;) start += metadata.preallocate({start, end - start}, preallocation);
+  }
+  metadata.settle();
+  HeaderFields(*layer_->storage).set_size(size).store();
+  layer_->storage->flush();
+  read_again();
+}
+
+void Qcow2Image::grow_l1(uint64_t size) {
+  Metadata& metadata = writable_disk_->metadata();
+  Storage& storage = *layer_->storage;
+  const uint64_t old_bytes = uint64_t{header().l1_entries} * sizeof(uint64_t);
+  const uint64_t entries = divide_up(size, header().l2_coverage());
+  std::vector<std::byte> table(entries * sizeof(uint64_t));
+  read_exactly(storage, header().l1_offset, std::span(table).first(old_bytes), "the L1 table");
+  const HostOffset place = metadata.allocate(table.size());
+  storage.write(place, table);
+  metadata.commit();
+  HeaderFields(storage).set_l1_table(place, static_cast<uint32_t>(entries)).store();
+  storage.flush();
+  metadata.free(header().l1_offset, old_bytes);
+  metadata.settle();
+  read_again();
+}
+
+// What a disk that was made smaller left behind its end in its last cluster must not come back, nor may what a larger
+// backing file has there.
+void Qcow2Image::clear_last_cluster_tail(uint64_t size) {
+  const uint64_t old_size = disk_->size();
+  const uint64_t tail = round_up(old_size, header().cluster_size()) - old_size;
+  if (tail == 0 || old_size == 0 || size <= old_size) return;
+  // Whoever writes a part of a cluster that is not its own takes the rest along, with zeros behind the disk's end.
+  std::array<std::byte, sector_size> last{};
+  const GuestOffset last_sector(old_size - sector_size);
+  disk_->read(last_sector, last);
+  disk_->write(last_sector, last);
+  writable_disk_->exclusively([&] {
+    const Mapping mapping = writable_disk_->metadata().translate({last_sector, sector_size});
+    preallocate(*layer_->data_storage, mapping.host + sector_size, tail, Preallocation::full);
+  });
+}
+
+}  // namespace drydock::qcow2

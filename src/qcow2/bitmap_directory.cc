@@ -3,8 +3,8 @@
 #include "src/qcow2/bitmap_directory.h"
 
 #include <algorithm>
-#include "src/byteorder.h"
 
+#include "src/byteorder.h"
 #include "src/error.h"
 
 namespace drydock::qcow2 {
@@ -12,38 +12,82 @@ namespace drydock::qcow2 {
 namespace {
 
 constexpr uint64_t fixed_bytes = 24;
-constexpr uint32_t in_use_flag = 1 << 0;
-constexpr uint32_t auto_flag = 1 << 1;
-constexpr unsigned max_granularity_bits = 31;
+constexpr uint64_t entry_alignment = 8;
+constexpr unsigned max_granularity_bits = 63;
+
+[[noreturn]] void fail(const Storage& storage, const std::string& message) {
+  throw Error(ErrorKind::invalid, fmt::format("{}: bitmap directory: {}", printable(storage.name()), message));
+}
+
+// Decodes the entry at the start of `bytes`; `index` is for messages.
+BitmapEntry decode_entry(const Storage& storage, std::span<const std::byte> bytes, uint32_t index) {
+  if (bytes.size() < fixed_bytes) fail(storage, fmt::format("entry {} reaches past its end", index));
+  BitmapEntry entry{.name = {},
+                    .table_offset = HostOffset(load_be<uint64_t>(bytes, 0)),
+                    .table_entries = load_be<uint32_t>(bytes, 8),
+                    .flags = load_be<uint32_t>(bytes, bitmap_flags_offset),
+                    .type = std::to_integer<uint8_t>(bytes[16]),
+                    .granularity_bits = std::to_integer<uint8_t>(bytes[17]),
+                    .extra_data = {}};
+  const auto name_length = load_be<uint16_t>(bytes, 18);
+  const uint64_t extra_length = load_be<uint32_t>(bytes, 20);
+  if (fixed_bytes + extra_length + name_length > bytes.size()) {
+    fail(storage, fmt::format("the name of entry {} reaches past its end", index));
+  }
+  if (entry.granularity_bits > max_granularity_bits) {
+    fail(storage, fmt::format("entry {} has a granularity of 2^{}", index, entry.granularity_bits));
+  }
+  const auto extra = bytes.subspan(fixed_bytes, extra_length);
+  const auto name = bytes.subspan(fixed_bytes + extra_length, name_length);
+  entry.extra_data.assign(extra.begin(), extra.end());
+  entry.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
+  return entry;
+}
 
 }  // namespace
 
-std::vector<BitmapInfo> read_bitmap_directory(const Storage& storage, const Header& header) {
-  if (!header.bitmaps) return {};
-  auto fail = [&](const std::string& message) {
-    throw Error(ErrorKind::invalid, fmt::format("{}: bitmap directory: {}", printable(storage.name()), message));
-  };
-  std::vector<std::byte> directory(header.bitmaps->directory_size);
-  read_exactly(storage, header.bitmaps->directory_offset, directory, "the bitmap directory");
+uint64_t BitmapEntry::size() const { return round_up(fixed_bytes + extra_data.size() + name.size(), entry_alignment); }
 
-  std::vector<BitmapInfo> bitmaps;
+std::vector<BitmapEntry> read_bitmap_entries(const Storage& storage, const std::optional<BitmapsExtension>& extension) {
+  if (!extension) return {};
+  std::vector<std::byte> directory(extension->directory_size);
+  read_exactly(storage, extension->directory_offset, directory, "the bitmap directory");
+  std::vector<BitmapEntry> entries;
   uint64_t offset = 0;
-  for (uint32_t i = 0; i < header.bitmaps->count; ++i) {
-    if (directory.size() - offset < fixed_bytes) fail(fmt::format("entry {} reaches past its end", i));
-    const auto entry = std::span<const std::byte>(directory).subspan(offset);
-    const auto flags = load_be<uint32_t>(entry, 12);
-    const auto granularity_bits = std::to_integer<unsigned>(entry[17]);
-    const auto name_length = load_be<uint16_t>(entry, 18);
-    const uint64_t name_offset = fixed_bytes + uint64_t{load_be<uint32_t>(entry, 20)};  // behind the extra data
-    if (name_offset + name_length > entry.size()) fail(fmt::format("the name of entry {} reaches past its end", i));
-    if (granularity_bits > max_granularity_bits)
-      fail(fmt::format("entry {} has a granularity of 2^{}", i, granularity_bits));
-    const auto name = entry.subspan(name_offset, name_length);
-    bitmaps.push_back({.name = {reinterpret_cast<const char*>(name.data()), name.size()},
-                       .granularity = uint64_t{1} << granularity_bits,
-                       .in_use = (flags & in_use_flag) != 0,
-                       .automatic = (flags & auto_flag) != 0});
-    offset = std::min<uint64_t>(offset + round_up(name_offset + name_length, 8), directory.size());
+  for (uint32_t i = 0; i < extension->count; ++i) {
+    entries.push_back(decode_entry(storage, std::span(directory).subspan(offset), i));
+    offset = std::min<uint64_t>(offset + entries.back().size(), directory.size());
+  }
+  return entries;
+}
+
+std::vector<std::byte> encode_bitmap_directory(const std::vector<BitmapEntry>& entries) {
+  std::vector<std::byte> directory;
+  for (const BitmapEntry& entry : entries) {
+    const size_t start = directory.size();
+    directory.resize(start + entry.size());
+    const auto bytes = std::span(directory).subspan(start);
+    store_be<uint64_t>(bytes, 0, entry.table_offset.value());
+    store_be<uint32_t>(bytes, 8, entry.table_entries);
+    store_be<uint32_t>(bytes, bitmap_flags_offset, entry.flags);
+    bytes[16] = std::byte{entry.type};
+    bytes[17] = std::byte{entry.granularity_bits};
+    store_be<uint16_t>(bytes, 18, static_cast<uint16_t>(entry.name.size()));
+    store_be<uint32_t>(bytes, 20, static_cast<uint32_t>(entry.extra_data.size()));
+    std::ranges::copy(entry.extra_data, bytes.begin() + fixed_bytes);
+    std::ranges::copy(std::as_bytes(std::span(entry.name)),
+                      bytes.begin() + static_cast<std::ptrdiff_t>(fixed_bytes + entry.extra_data.size()));
+  }
+  return directory;
+}
+
+std::vector<BitmapInfo> read_bitmap_directory(const Storage& storage, const Header& header) {
+  std::vector<BitmapInfo> bitmaps;
+  for (const BitmapEntry& entry : read_bitmap_entries(storage, header.bitmaps)) {
+    bitmaps.push_back({.name = entry.name,
+                       .granularity = uint64_t{1} << entry.granularity_bits,
+                       .in_use = entry.in_use(),
+                       .automatic = entry.automatic()});
   }
   return bitmaps;
 }

@@ -19,11 +19,11 @@ std::string Chunk::message() const {
   return {reinterpret_cast<const char*>(data.data()) + 6, length};
 }
 
-RawClient::RawClient(const Server& server, std::optional<uint32_t> flags)
+RawClient::RawClient(const std::string& socket_path, std::optional<uint32_t> flags)
     : socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, server.socket_path().c_str(), sizeof address.sun_path - 1);
+  std::strncpy(address.sun_path, socket_path.c_str(), sizeof address.sun_path - 1);
   if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     throw std::runtime_error("cannot connect");
   }

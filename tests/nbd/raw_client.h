@@ -40,6 +40,10 @@ class RawClient {
  public:
   // Connects, and by default says the client's flags.
   explicit RawClient(const Server& server,
+                     std::optional<uint32_t> flags = client_flag_fixed_newstyle | client_flag_no_zeroes)
+      : RawClient(server.socket_path(), flags) {}
+  // To a server in another process.
+  explicit RawClient(const std::string& socket_path,
                      std::optional<uint32_t> flags = client_flag_fixed_newstyle | client_flag_no_zeroes);
 
   void send(std::span<const std::byte> bytes);

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Judges what a power cut left behind.
+//
+// The image opens, read-only and writable; what may be on the disk and in the snapshots is there, and nothing else;
+// check finds at worst leaks, ours each time, QEMU's in a part of the cases. An image with lazy refcounts that was in
+// use is first recovered, which is what opening it for writing does. Not thread-safe: one folder serves all images.
+
+#pragma once
+
+#include <string>
+
+#include "tests/crash/configuration.h"
+#include "tests/crash/guest_model.h"
+#include "tests/crash/random.h"
+#include "tests/support/support.h"
+
+namespace drydock::crash {
+
+struct CrashFiles {
+  std::vector<std::byte> image;
+  std::vector<std::byte> data;
+};
+
+class Examiner {
+ public:
+  // `dir` holds what make_files() left there. Of a hundred images, qemu-img looks at `qemu_percent`.
+  Examiner(const Configuration& configuration, const Files& files, const test::TempDir& dir, unsigned qemu_percent);
+
+  // Returns the files as the opening and closing for writing left them. Throws Violation.
+  CrashFiles examine(const CrashFiles& crash, const GuestModel& model, Random random);
+
+  // Throws Violation for more than leaks, ...
+  void check(const CrashFiles& crash, bool by_qemu) const { check(crash, by_qemu, true); }
+  // ... and for leaks, too.
+  void check_strictly(const CrashFiles& crash, bool by_qemu) const { check(crash, by_qemu, false); }
+
+  uint64_t examined_by_qemu() const { return examined_by_qemu_; }
+
+ private:
+  bool examine_reading(const CrashFiles& crash, const GuestModel& model) const;
+  void check(const CrashFiles& crash, bool by_qemu, bool leaks_allowed) const;
+  void check_by_qemu(const CrashFiles& crash, bool leaks_allowed) const;
+  void check_raw_data(const CrashFiles& crash, const GuestModel& model) const;
+
+  const Configuration& configuration_;
+  const Files& files_;
+  const test::TempDir& dir_;
+  unsigned qemu_percent_;
+  uint64_t examined_by_qemu_ = 0;
+};
+
+}  // namespace drydock::crash

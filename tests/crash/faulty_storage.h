@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// A Storage over another one that fails when it is told to: the n-th operation from now on, once or until repaired.
+//
+// Thread-safety: as every Storage.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "src/storage.h"
+
+namespace drydock::crash {
+
+struct Fault {
+  uint64_t at = 0;       // operations that still work: 0 fails the next one
+  int errno_value = 0;   // that it fails with; a read, with EIO
+  bool lasting = false;  // every change and flush fails from then on, as on a full or broken disk
+  bool partial = false;  // the first half of a write gets through, up to a sector
+};
+
+class FaultyStorage final : public Storage {
+ public:
+  explicit FaultyStorage(std::shared_ptr<Storage> storage) : storage_(std::move(storage)) {}
+
+  void arm(const Fault& fault);
+  void repair();
+  // The errno with which an operation failed since arm().
+  std::optional<int> failed() const;
+  // Whether somebody must be told: not of discards alone, which are hints.
+  bool must_be_told() const;
+  // Operations since the beginning: reads, writes, zeroes, discards, truncates, flushes.
+  uint64_t operations() const;
+
+  const std::string& name() const override { return storage_->name(); }
+  bool writable() const override { return storage_->writable(); }
+  uint64_t size() const override { return storage_->size(); }
+  uint64_t allocated_size() const override { return storage_->allocated_size(); }
+  size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
+  void write(HostOffset offset, std::span<const std::byte> data) override;
+  void zero(HostOffset offset, uint64_t length, bool keep_space) override;
+  void discard(HostOffset offset, uint64_t length) override;
+  void truncate(uint64_t size) override;
+  void flush() override;
+  StorageExtent extent_at(HostOffset offset, uint64_t limit) const override {
+    return storage_->extent_at(offset, limit);
+  }
+
+ private:
+  enum class Kind { read, write, zero, discard, truncate, flush };
+  // Counts; throws when its turn has come. `offset` and `data` are a write's.
+  void pass(Kind kind, HostOffset offset = {}, std::span<const std::byte> data = {}) const;
+
+  std::shared_ptr<Storage> storage_;
+  mutable std::mutex mutex_;
+  mutable std::optional<Fault> fault_;
+  mutable std::optional<int> failed_;
+  mutable bool must_be_told_ = false;
+  mutable uint64_t operations_ = 0;
+};
+
+}  // namespace drydock::crash

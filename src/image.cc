@@ -8,10 +8,16 @@
 #include "src/error.h"
 #include "src/file_storage.h"
 #include "src/image_lock.h"
+#include "src/scratch_overlay.h"
 
 namespace drydock {
 
 std::shared_ptr<Image> Image::open(const std::string& path, const OpenOptions& options) {
+  if (options.writable && options.scratch) {
+    OpenOptions base_options = options;
+    base_options.writable = false;
+    return open_scratch_overlay(open(path, base_options), options);
+  }
   auto storage = FileStorage::open(path, options.writable);
   if (options.writable) lock_for_writing(*storage);
   if (options.format) return open(std::move(storage), options);

@@ -31,6 +31,7 @@ struct OpenOptions {
   std::optional<Format> format;          // nothing: probe, once
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
+  bool scratch = false;              // with `writable`: changes go to a private file, and are gone with the image
   bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
   bool metadata_only = false;        // opens no second file, reads no table; disk() then throws. For `info`.
   uint64_t metadata_cache_size = default_metadata_cache_size;

@@ -34,7 +34,7 @@ const Command& copy_in_command() {
       .summary = "copy files and directories into a guest",
       .synopsis = "[OPTION...] -a IMAGE FILE... DIRECTORY",
       .incumbent = "virt-copy-in",
-      .options = join(join(join(disk_options(), mount_options()), guestfish_options()),
+      .options = join(join(join(join(disk_options(), mount_options()), guestfish_options()), write_options()),
                       {
                           {'r', "ro", "", "refused: copying in needs writing"},
                           {'w', "rw", "", "open for writing (always so)"},

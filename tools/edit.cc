@@ -128,7 +128,7 @@ const Command& edit_command() {
       .summary = "change files of a guest in an editor or by a Perl expression",
       .synopsis = "[OPTION...] -a IMAGE FILE...",
       .incumbent = "virt-edit",
-      .options = join(join(disk_options(), mount_options()),
+      .options = join(join(join(disk_options(), mount_options()), write_options()),
                       {
                           {'b', "backup", "SUFFIX", "keep the old file, with SUFFIX behind its name"},
                           {'e', "edit", "EXPR", "apply the Perl expression EXPR to each line ($_) instead of $EDITOR"},

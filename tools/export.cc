@@ -68,9 +68,10 @@ int run_export(Invocation& invocation) {
   if (invocation.arguments.size() != 2) usage_error("Expecting an image file name and a folder to mount on");
   const std::string& path = invocation.arguments[0];
   OpenOptions open_options = parse_open_options(invocation.options);
-  open_options.writable = invocation.options.has("rw");
+  open_options.scratch = invocation.options.has("snapshot");
+  open_options.writable = invocation.options.has("rw") || open_options.scratch;
 
-  const std::shared_ptr<const Image> image = Image::open(path, open_options);
+  const std::shared_ptr<Image> image = Image::open(path, open_options);
   const Views views = list_views(*image);
   for (const std::string& warning : image->warnings()) invocation.warn(warning);
   for (const std::string& warning : views.warnings) invocation.warn(warning);
@@ -86,6 +87,7 @@ int run_export(Invocation& invocation) {
   const auto serve = [&](const ReadyCallback& ready) {
     const StopSignals signals;
     fuse::Mount(directory, fuse::Tree(files_of(views)), options).serve(signals.descriptor(), ready);
+    image->close();
   };
   if (invocation.options.has("foreground")) {
     serve([] { return true; });
@@ -107,6 +109,7 @@ const Command& export_command() {
       .options = join(open_options(),
                       {
                           {0, "rw", "", "let the files be written to"},
+                          {0, "snapshot", "", "let them be written to; the changes are gone at the end"},
                           {0, "foreground", "", "serve until unmounted or interrupted, instead of in the background"},
                           {0, "allow-other", "", "let other users see the files, too"},
                       }),

@@ -16,19 +16,16 @@ unsigned parse_sector_size(const std::string& text) {
   usage_error(fmt::format("--blocksize={}: 512 or 4096 is expected", printable(text)));
 }
 
-std::shared_ptr<Disk> open_drive(const Invocation& invocation, const Drive& drive, bool writable) {
+std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& drive, bool writable) {
   OpenOptions options;
   options.format = drive.format;
   options.writable = writable;
+  options.scratch = invocation.options.has("snapshot");
   if (const auto format = invocation.options.value("backing-format")) options.backing_format = parse_format(*format);
   options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"));
-  const auto image = Image::open(drive.path, options);
+  auto image = Image::open(drive.path, options);
   for (const std::string& warning : image->warnings()) invocation.warn(fmt::format("{}: {}", drive.path, warning));
-  auto disk = image->disk();
-  if (writable && !disk->writable()) {
-    throw Error(ErrorKind::read_only, fmt::format("{}: cannot be opened for writing", drive.path));
-  }
-  return disk;
+  return image;
 }
 
 ApplianceOptions appliance_options(Invocation& invocation, bool writable) {
@@ -70,6 +67,8 @@ std::vector<OptionSpec> mount_options() {
       {'m', "mount", "DEV[:MNT[:OPTS[:TYPE]]]", "mount DEV on MNT (default: /) instead of looking for the system"},
   };
 }
+
+std::vector<OptionSpec> write_options() { return {{0, "snapshot", "", "only try it: the image stays as it is"}}; }
 
 std::vector<OptionSpec> guestfish_options() {
   return {
@@ -141,9 +140,15 @@ GuestKey parse_key(const std::string& text) {
 OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation) {
   std::vector<GuestDisk> disks;
   for (const Drive& drive : parse_drives(invocation.options)) {
-    disks.push_back({.disk = open_drive(invocation, drive, writable), .sector_size = drive.sector_size});
+    images_.push_back(open_drive(invocation, drive, writable));
+    disks.push_back({.disk = images_.back()->disk(), .sector_size = drive.sector_size});
   }
   files_ = open_appliance(disks, appliance_options(invocation, writable));
+}
+
+void OpenedGuest::finish() {
+  files_->finish();
+  for (const auto& image : images_) image->close();
 }
 
 void OpenedGuest::mount() {

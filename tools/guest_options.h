@@ -19,6 +19,8 @@ namespace drydock::cli {
 std::vector<OptionSpec> disk_options();
 // -m and the keys of encrypted devices: what is mounted.
 std::vector<OptionSpec> mount_options();
+// Of commands that write.
+std::vector<OptionSpec> write_options();
 // What virt-copy-in and virt-copy-out take on top, being guestfish.
 std::vector<OptionSpec> guestfish_options();
 
@@ -49,11 +51,12 @@ class OpenedGuest {
   // Mounts what -m says; without -m, the guest's operating system.
   void mount();
   // As GuestFiles::finish(): the end of a command that writes.
-  void finish() { files_->finish(); }
+  void finish();
 
  private:
   InterruptionGuard guard_;  // ends last
   Invocation& invocation_;
+  std::vector<std::shared_ptr<Image>> images_;
   std::unique_ptr<GuestFiles> files_;
 };
 

@@ -46,15 +46,12 @@ nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
 std::vector<Source> open_images(const Invocation& invocation, bool writable) {
   OpenOptions options = parse_open_options(invocation.options);
   options.writable = writable;
+  options.scratch = invocation.options.has("snapshot");
   std::vector<Source> sources;
   for (const std::string& path : invocation.arguments) {
     auto image = Image::open(path, options);
     for (const std::string& warning : image->warnings()) {
       invocation.warn(fmt::format("{}: {}", printable(path), warning));
-    }
-    if (writable && !image->disk()->writable()) {
-      throw Error(ErrorKind::read_only, fmt::format("{}: cannot be served writable: {} images are read-only so far",
-                                                    printable(path), format_name(image->format())));
     }
     sources.push_back({path, std::move(image)});
   }
@@ -97,7 +94,7 @@ void add_views(const Invocation& invocation, const Source& source, const std::st
 
 int run_serve(Invocation& invocation) {
   if (invocation.arguments.empty()) usage_error("name at least one image to serve");
-  const bool writable = invocation.options.has("rw");
+  const bool writable = invocation.options.has("rw") || invocation.options.has("snapshot");
   const nbd::ServerOptions options = parse_server_options(invocation.options);
   const std::vector<Source> sources = open_images(invocation, writable);
 
@@ -113,6 +110,7 @@ int run_serve(Invocation& invocation) {
   }
   invocation.io.out.flush();
   server.wait();
+  for (const Source& source : sources) source.image->close();
   return 0;
 }
 
@@ -128,6 +126,7 @@ const Command& serve_command() {
       .options = join(open_options(),
                       {
                           {0, "rw", "", "let clients write (default: read-only)"},
+                          {'s', "snapshot", "", "let clients write, to a private file that is gone at the end"},
                           {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
                           {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
                           {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},

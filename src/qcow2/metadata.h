@@ -164,6 +164,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   std::optional<L2Store> tables_;
   std::vector<Freed> freed_;        // by changes that are not in the file
   std::optional<HostOffset> tail_;  // behind the last compressed data, within its cluster
+  bool changed_ = false;            // a batch had something in it
   uint64_t file_size_ = 0;          // bytes; no write goes past it
   uint64_t fresh_from_ = 0;         // no cluster from here on has been written to; they read as zeros
 

@@ -62,6 +62,7 @@ Metadata::Batch Metadata::take(Scope scope) {
   const bool lazy = (layer_->header.compatible_features & compatible::lazy_refcounts) != 0;
   const bool counts_needed = lazy ? refcounts_->dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
   if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_->take();
+  changed_ = changed_ || !batch.tables.empty() || !batch.freed.empty() || !batch.refcounts.empty();
   return batch;
 }
 
@@ -160,6 +161,7 @@ void Metadata::punch(const std::vector<Freed>& all_freed) {
 void Metadata::close() {
   const std::lock_guard lock(commit_mutex_);
   settle_locked();
+  if (!changed_) return;
   while (fresh_from_ > 1 && refcounts_->count(fresh_from_ - 1) == 0) --fresh_from_;
   const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
   if (end < file_size_) {

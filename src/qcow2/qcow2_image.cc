@@ -29,7 +29,8 @@ void check_within_file(const Storage& storage, uint64_t file_size, HostOffset of
 
 }  // namespace
 
-Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
+Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shared_ptr<const Image> backing)
+    : backing_(std::move(backing)) {
   Header header = read_header(*storage);
   const std::string name = printable(storage->name());
   if (storage->writable() && !chain.options.metadata_only && header.is(incompatible::dirty)) {
@@ -47,7 +48,8 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain) {
   check_refcount_blocks();
   check_snapshot_tables();
   open_data_file(chain);
-  open_backing(chain);
+  if (!backing_) open_backing(chain);
+  if (backing_) layer_->backing = backing_->disk();
   if (layer_->storage->writable()) prepare_for_writing();
   open_disk(std::move(l1), chain.options);
 }
@@ -201,7 +203,6 @@ void Qcow2Image::open_backing(Chain& chain) {
                             printable(path()), printable(reference.name)));
   }
   backing_ = open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain);
-  layer_->backing = backing_->disk();
 }
 
 }  // namespace drydock::qcow2

@@ -17,7 +17,8 @@ class Qcow2Image final : public Image {
  public:
   // Checks that all of the metadata that the active state needs lies in the file, and opens what the image names
   // through the gate of `chain`.
-  Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain);
+  // An image that names no backing file may be given one.
+  Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shared_ptr<const Image> backing = nullptr);
 
   Format format() const override { return Format::qcow2; }
   const Storage& storage() const override { return *layer_->storage; }

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// An image that may be written to, while nothing of what it stands on changes: what is written goes to a private qcow2
+// file that has no name, and is gone with the image.
+
+#pragma once
+
+#include "src/image.h"
+
+namespace drydock {
+
+// Stands on `base`, opened for reading, whose disk it shows at first. The file lies in $TMPDIR, or in /var/tmp. Throws
+// what creating a file there throws.
+std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options);
+
+}  // namespace drydock

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+#include <algorithm>
 #include <array>
 
 #include "src/error.h"
 #include "src/file_storage.h"
-#include "src/qcow2/check.h"
+#include "src/image_lock.h"
+#include "src/qcow2/repair.h"
+#include "src/qcow2/undo_file.h"
+#include "src/qcow2/undo_restore.h"
 #include "tools/check_output.h"
 #include "tools/commands.h"
 #include "tools/output_format.h"
@@ -23,6 +27,21 @@ Format format_of(const Storage& image, const ParsedOptions& options) {
   return probe_format(start);
 }
 
+qcow2::RepairMode parse_repair(const std::string& text) {
+  if (text == "leaks") return qcow2::RepairMode::leaks;
+  if (text == "all") return qcow2::RepairMode::all;
+  usage_error(fmt::format("--repair must be used with leaks or all as argument, not '{}'", printable(text)));
+}
+
+// The page cache is used whatever is asked for: a check reads, and a repair flushes where it must.
+void check_cache_mode(const ParsedOptions& options) {
+  const auto mode = options.value("T");
+  constexpr std::array modes{"none", "off", "writeback", "writethrough", "directsync", "unsafe"};
+  if (mode && std::ranges::find(modes, *mode) == modes.end()) {
+    usage_error(fmt::format("Invalid cache option: {}", printable(*mode)));
+  }
+}
+
 void print_findings(const qcow2::CheckResult& result, std::ostream& out) {
   for (const qcow2::Finding& finding : result.findings) out << finding.message << '\n';
   if (result.findings_left_out > 0) out << fmt::format("... and {} more\n", result.findings_left_out);
@@ -34,31 +53,87 @@ int status_of(const qcow2::CheckResult& result) {
   return result.leaks > 0 ? leaky : clean;
 }
 
-int report(const Invocation& invocation, const std::string& path, const qcow2::CheckResult& result) {
-  const bool json_output = wants_json(invocation.options);
-  if (!json_output) print_findings(result, invocation.io.err);
+// Ends a check or a repair: its output is written.
+int conclude(const Invocation& invocation, const qcow2::CheckResult& result) {
   if (result.failure) {
-    if (json_output) print_findings(result, invocation.io.err);
     invocation.warn(fmt::format("Check failed: {}", result.failure->what()));
     return not_completed;
-  }
-  if (!invocation.options.has("quiet")) {
-    invocation.io.out << (json_output ? check_json(path, result).dump(4) + "\n" : check_summary_text(result));
   }
   if (result.check_errors > 0) invocation.warn("Check failed");
   return status_of(result);
 }
 
+int check_only(const Invocation& invocation, const std::string& path, const Storage& image) {
+  const qcow2::CheckResult result = qcow2::check(image);
+  const bool json_output = wants_json(invocation.options);
+  if (!json_output || result.failure) print_findings(result, invocation.io.err);
+  if (!result.failure && !invocation.options.has("quiet")) {
+    invocation.io.out << (json_output ? check_json(path, result).dump(4) + "\n" : check_summary_text(result));
+  }
+  return conclude(invocation, result);
+}
+
+qcow2::RepairOutcome repair_with_undo(Storage& image, const qcow2::RepairOptions& options, const std::string& file) {
+  qcow2::UndoFile undo(qcow2::UndoFile::create(file), image);
+  qcow2::UndoingStorage undoing(image, undo);
+  qcow2::RepairOutcome outcome = qcow2::repair(undoing, options);
+  undoing.flush();
+  undo.finish();
+  return outcome;
+}
+
+int check_and_repair(const Invocation& invocation, const std::string& path, FileStorage& image) {
+  const qcow2::RepairOptions options{.mode = parse_repair(*invocation.options.value("repair")),
+                                     .can_grow = !image.is_block_device()};
+  const auto undo = invocation.options.value("undo");
+  const qcow2::RepairOutcome outcome = undo ? repair_with_undo(image, options, *undo) : qcow2::repair(image, options);
+  const bool json_output = wants_json(invocation.options);
+  if (!json_output || outcome.after.failure) print_findings(outcome.before, invocation.io.err);
+  if (!outcome.after.failure && !invocation.options.has("quiet")) {
+    if (json_output) {
+      invocation.io.out << repair_json(path, outcome).dump(4) << '\n';
+    } else {
+      const std::string repaired = repair_text(outcome);
+      invocation.io.out << repaired << std::flush;
+      if (!repaired.empty()) print_findings(outcome.after, invocation.io.err);
+      invocation.io.out << check_summary_text(outcome.after);
+    }
+  }
+  return conclude(invocation, outcome.after);
+}
+
+int restore(const Invocation& invocation, const std::string& path) {
+  if (invocation.options.has("repair")) usage_error("--undo-restore and --repair exclude each other");
+  const auto undo_file = FileStorage::open(*invocation.options.value("undo-restore"), true);
+  const auto image = FileStorage::open(path, true);
+  lock_for_writing(*image);
+  const qcow2::UndoSummary summary = qcow2::restore_from_undo_file(*undo_file, *image);
+  if (!invocation.options.has("quiet")) {
+    invocation.io.out << fmt::format("The image is as it was before the repair{}: {} bytes were restored.\n",
+                                     summary.repair_was_complete ? "" : ", which had been interrupted",
+                                     summary.restored_bytes);
+  }
+  return clean;
+}
+
 int run_check(Invocation& invocation) {
+  const ParsedOptions& options = invocation.options;
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
-  wants_json(invocation.options);
+  wants_json(options);
+  check_cache_mode(options);
+  const bool repairing = options.has("repair");
+  if (options.has("undo") && !repairing) usage_error("--undo needs --repair");
+  if (repairing) parse_repair(*options.value("repair"));
   const std::string& path = invocation.arguments[0];
-  const auto image = FileStorage::open(path, false);
-  if (format_of(*image, invocation.options) != Format::qcow2) {
+  if (options.has("undo-restore")) return restore(invocation, path);
+
+  const auto image = FileStorage::open(path, repairing);
+  if (repairing) lock_for_writing(*image);
+  if (format_of(*image, options) != Format::qcow2) {
     invocation.warn("This image format does not support checks");
     return no_check;
   }
-  return report(invocation, path, qcow2::check(*image));
+  return repairing ? check_and_repair(invocation, path, *image) : check_only(invocation, path, *image);
 }
 
 }  // namespace
@@ -73,9 +148,13 @@ const Command& check_command() {
       .options =
           {
               {'f', "format", "FORMAT", "format of the image: raw or qcow2 (default: found from its contents)"},
+              {'r', "repair", "leaks|all", "repair lost space, or all that can be repaired without guessing"},
+              {0, "undo", "FILE", "save what a repair overwrites to FILE, which must not exist"},
+              {0, "undo-restore", "FILE", "restore the image from FILE as it was before the repair"},
               output_option(),
               {'q', "quiet", "", "print findings and errors alone"},
               force_share_option(),
+              {'T', "", "CACHE", "cache mode of qemu-img; taken for the sake of scripts"},
           },
       .run = run_check,
   };

@@ -27,6 +27,14 @@ json finding_json(const qcow2::Finding& finding) {
 
 }  // namespace
 
+std::string repair_text(const qcow2::RepairOutcome& outcome) {
+  if (outcome.corruptions_fixed == 0 && outcome.leaks_fixed == 0) return "";
+  return fmt::format(
+      "The following inconsistencies were found and repaired:\n\n    {} leaked clusters\n    {} corruptions\n\n"
+      "Double checking the fixed image now...\n",
+      outcome.leaks_fixed, outcome.corruptions_fixed);
+}
+
 std::string check_summary_text(const qcow2::CheckResult& result) {
   std::string text;
   if (result.clean()) text += "No errors were found on the image.\n";
@@ -73,6 +81,14 @@ json check_json(const std::string& filename, const qcow2::CheckResult& result) {
   object["findings"] = json::array();
   for (const qcow2::Finding& finding : result.findings) object["findings"].push_back(finding_json(finding));
   add("findings-left-out", result.findings_left_out);
+  return object;
+}
+
+json repair_json(const std::string& filename, const qcow2::RepairOutcome& outcome) {
+  json object = check_json(filename, outcome.after);
+  if (outcome.leaks_fixed > 0) object["leaks-fixed"] = outcome.leaks_fixed;
+  if (outcome.corruptions_fixed > 0) object["corruptions-fixed"] = outcome.corruptions_fixed;
+  object["findings-before"] = check_json(filename, outcome.before)["findings"];
   return object;
 }
 

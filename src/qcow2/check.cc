@@ -12,7 +12,7 @@ CheckResult check(const Storage& image) {
   const Header header = read_header_for_check(image);
   CheckResult result;
   try {
-    const Survey survey(image, header, false, result);
+    const Survey survey(image, header, SurveyFor::check, result);
     compare_refcounts(survey, header, result);
     check_copied_flags(
         image, header, [&](uint64_t cluster) { return survey.refcounts.count(cluster); }, result);

@@ -29,9 +29,4 @@ struct CheckResult : CheckReport {
 // storage or the metadata is in the result.
 CheckResult check(const Storage& image);
 
-// For an image whose dirty bit is set, before it is written to: brings its refcounts and copied flags into line with
-// what its tables refer to, touches neither data nor mappings, and clears the bit. Throws corrupt where the image has
-// other damage than refcounts may have, and then has made nothing worse.
-void recover_refcounts(Storage& image);
-
 }  // namespace drydock::qcow2

@@ -28,6 +28,8 @@ struct CheckReport {
   uint64_t check_errors = 0;
   // A mapping table could not be read as it stands: what it refers to, if anything, is not known.
   bool mapping_damaged = false;
+  // Something is wrong that no refcount and no copied flag explains.
+  bool tables_damaged = false;
   CheckStatistics statistics;
 
   void add(Finding finding);

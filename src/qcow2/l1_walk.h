@@ -47,7 +47,7 @@ class L1Walk {
   const Storage& storage_;
   const Header& header_;
   uint64_t file_size_;
-  ReferenceCounts named_{UINT64_MAX};
+  ReferenceCounts named_;
 };
 
 // Whether the file holds nothing but a hole from `offset` on.

@@ -2,10 +2,9 @@
 
 #include "src/qcow2/mapping_check.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
+#include "src/error.h"
 #include "src/qcow2/raw_l2_entry.h"
 
 namespace drydock::qcow2 {
@@ -14,27 +13,25 @@ void MappingCheck::corruption(FindingKind kind, const Place& place, std::string 
   tally_.report().add(kind, Severity::corruption, place, std::move(message), times);
 }
 
-bool MappingCheck::within_limit(const L1Table& table) {
+void MappingCheck::check_limit(const L1Table& table) {
   const uint64_t file_size = tally_.file_size();
   const uint64_t in_file = table.offset.value() < file_size ? file_size - table.offset.value() : 0;
   l1_bytes_ += std::min(table.entries * 8, in_file);
-  if (l1_bytes_ / max_l1_bytes_per_file_byte <= file_size) return true;
-  tally_.report().mapping_damaged = true;
+  if (l1_bytes_ / max_l1_bytes_per_file_byte <= file_size) return;
+  const std::string message =
+      fmt::format("the L1 tables overlap so much that they have {} times the file's size", max_l1_bytes_per_file_byte);
   tally_.report().add(FindingKind::limit, Severity::check_error, {.table = "l1-table", .offset = table.offset},
-                      fmt::format("ERROR: the L1 tables overlap so much that they have {} times the file's size",
-                                  max_l1_bytes_per_file_byte));
-  return false;
+                      "ERROR " + message);
+  throw Error(ErrorKind::unsupported, fmt::format("{}: {}", printable(storage_.name()), message));
 }
 
 void MappingCheck::check(const std::vector<L1Table>& tables, bool active) {
   L1Walk walk(storage_, header_);
-  std::vector<L1Table> checked;
   for (const L1Table& table : tables) {
-    if (!within_limit(table)) break;
+    check_limit(table);
     walk.count(table);
-    checked.push_back(table);
   }
-  for (const L1Table& table : checked) {
+  for (const L1Table& table : tables) {
     tally_.add(table.offset, table.entries * 8, active ? owner::active_l1 : owner::snapshot_l1,
                {.table = active ? "header" : "snapshot-table", .offset = table.offset});
     walk.for_each_entry(table, [&](uint64_t entry, uint64_t index) { check_l1_entry(entry, index, active, walk); });

@@ -51,7 +51,8 @@ class MappingCheck {
   };
 
   void check(const std::vector<L1Table>& tables, bool active);
-  bool within_limit(const L1Table& table);
+  // Throws unsupported.
+  void check_limit(const L1Table& table);
   void check_l1_entry(uint64_t entry, uint64_t index, bool active, L1Walk& walk);
   void check_entry(Visit& visit, const L2Entry& entry, uint64_t index);
   void check_placed(Visit& visit, const L2Entry& entry, const Place& place);

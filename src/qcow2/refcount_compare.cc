@@ -31,8 +31,8 @@ class Comparison {
   Comparison(const Survey& survey, const Header& header, CheckReport& report)
       : survey_(survey), header_(header), counts_(survey.tally.counts()), report_(report) {}
 
-  void run() {
-    const uint64_t clusters = survey_.tally.clusters();
+  bool run() {
+    const uint64_t clusters = survey_.clusters();
     const uint64_t per_block = survey_.refcounts.clusters_per_block();
     uint64_t first = 0;
     while (first < clusters) {
@@ -51,6 +51,7 @@ class Comparison {
       first = end;
     }
     report_.statistics.image_end_offset = end_ << header_.cluster_bits;
+    return missing_;
   }
 
  private:
@@ -65,28 +66,30 @@ class Comparison {
     if (index < survey_.refcounts.table().size()) return end;
     // Behind the table's end all that is left are references.
     const auto next = counts_.skip_empty(end);
-    return next ? std::max(end, *next) : survey_.tally.clusters();
+    return next ? std::max(end, *next) : survey_.clusters();
   }
 
   void compare(uint64_t cluster, uint64_t refcount) {
-    const uint64_t references = counts_.count(cluster);
+    const uint64_t references = survey_.tally.references(cluster);
     if (refcount == 0 && references == 0) return;
     end_ = cluster + 1;
     if (references > 0) find_overlap(cluster, refcount, references);
     if (refcount == references) return;
     const bool too_low = refcount < references;
+    missing_ = missing_ || refcount == 0;
     report_.add(too_low ? FindingKind::refcount_too_low : FindingKind::refcount_too_high,
                 too_low ? Severity::corruption : Severity::leak, place_of(cluster),
                 fmt::format("{} cluster {} refcount={} reference={}", too_low ? "ERROR" : "Leaked", cluster, refcount,
                             references));
   }
 
-  // Counts only where the refcount does not give it away already.
+  // Counts only where another finding does not give it away already.
   void find_overlap(uint64_t cluster, uint64_t refcount, uint64_t references) {
     const uint8_t owners = counts_.owners(cluster);
-    const bool shared_metadata = (owners & exclusive) != 0 && references > 1;
+    const bool shared_metadata = (owners & exclusive) != 0 && counts_.count(cluster) > 1;
     if (std::popcount(owners) < 2 && !shared_metadata) return;
-    const bool counted = refcount < references || references == max_refcount(header_.refcount_order);
+    const bool counted = refcount < references || references == max_refcount(header_.refcount_order) ||
+                         ((owners & owner::refcounts) != 0 && survey_.refcounts_damaged);
     report_.add(FindingKind::overlap, Severity::corruption, place_of(cluster),
                 fmt::format("ERROR cluster {} is used more than once: {}", cluster, owner_names(owners)),
                 counted ? 0 : 1);
@@ -108,12 +111,13 @@ class Comparison {
   const ReferenceCounts& counts_;
   CheckReport& report_;
   uint64_t end_ = 0;  // one more than the last cluster in use
+  bool missing_ = false;
 };
 
 }  // namespace
 
-void compare_refcounts(const Survey& survey, const Header& header, CheckReport& report) {
-  Comparison(survey, header, report).run();
+bool compare_refcounts(const Survey& survey, const Header& header, CheckReport& report) {
+  return Comparison(survey, header, report).run();
 }
 
 }  // namespace drydock::qcow2

@@ -11,6 +11,7 @@ namespace drydock::qcow2 {
 // Finds counts that are too high or too low, and clusters whose owners exclude each other: a table and data, two
 // tables. Sets the image end of the report's statistics. Stretches of the file without references or refcounts cost
 // nothing.
-void compare_refcounts(const Survey& survey, const Header& header, CheckReport& report);
+// Whether a cluster in use has no count at all: QEMU then makes new refcounts, or, told to mend leaks alone, nothing.
+bool compare_refcounts(const Survey& survey, const Header& header, CheckReport& report);
 
 }  // namespace drydock::qcow2

@@ -55,11 +55,10 @@ const ReferenceCounts::Page* ReferenceCounts::find(uint64_t number) const {
 uint64_t ReferenceCounts::add(uint64_t cluster, uint64_t references, uint8_t owner) {
   Page& here = page(cluster / clusters_per_page);
   const uint64_t index = cluster % clusters_per_page;
-  const uint64_t old = here.get(index);
-  const uint64_t fitting = std::min(references, max_count_ - old);
-  here.set(index, old + fitting);
+  const uint64_t count = here.get(index) + references;
+  here.set(index, count);
   here.owners[index] |= owner;
-  return references - fitting;
+  return count;
 }
 
 void ReferenceCounts::remove(uint64_t cluster) {

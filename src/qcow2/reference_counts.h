@@ -37,10 +37,7 @@ class ReferenceCounts {
   static constexpr uint64_t clusters_per_page = 1024;
   static constexpr size_t max_pages = (uint64_t{1} << 31) / clusters_per_page;
 
-  // No count goes above `max_count`.
-  explicit ReferenceCounts(uint64_t max_count) : max_count_(max_count) {}
-
-  // Returns how many of the `references` there was no room for. Throws unsupported beyond max_pages.
+  // Returns the count that it makes. Throws unsupported beyond max_pages.
   uint64_t add(uint64_t cluster, uint64_t references, uint8_t owner);
   // One reference less.
   void remove(uint64_t cluster);
@@ -69,7 +66,6 @@ class ReferenceCounts {
   Page& page(uint64_t number);
   const Page* find(uint64_t number) const;
 
-  uint64_t max_count_;
   std::map<uint64_t, Page> pages_;
   mutable uint64_t last_number_ = UINT64_MAX;
   mutable const Page* last_ = nullptr;

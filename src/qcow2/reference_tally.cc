@@ -10,8 +10,8 @@ namespace drydock::qcow2 {
 
 ReferenceTally::ReferenceTally(const Header& header, uint64_t file_size, CheckReport& report)
     : cluster_bits_(header.cluster_bits),
+      max_refcount_(max_refcount(header.refcount_order)),
       file_size_(file_size),
-      counts_(max_refcount(header.refcount_order)),
       report_(report) {}
 
 bool ReferenceTally::within_file(HostOffset offset, uint64_t length) const {
@@ -32,9 +32,11 @@ void ReferenceTally::add(HostOffset offset, uint64_t length, uint8_t owner, cons
   }
   const uint64_t last = (offset.value() + length - 1) >> cluster_bits_;
   for (uint64_t cluster = offset.value() >> cluster_bits_; cluster <= last; ++cluster) {
-    if (const uint64_t refused = counts_.add(cluster, times, owner); refused > 0) {
+    const uint64_t count = counts_.add(cluster, times, owner);
+    if (count > max_refcount_) {
       report_.add(FindingKind::refcount_overflow, Severity::corruption, place,
-                  fmt::format("ERROR: overflow cluster offset={:#x}", cluster << cluster_bits_), refused);
+                  fmt::format("ERROR: overflow cluster offset={:#x}", cluster << cluster_bits_),
+                  std::min(times, count - max_refcount_));
     }
   }
 }

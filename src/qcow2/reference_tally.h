@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "src/qcow2/check_report.h"
 #include "src/qcow2/header.h"
 #include "src/qcow2/reference_counts.h"
@@ -23,6 +25,9 @@ class ReferenceTally {
   // Whether a stretch would be counted.
   bool within_file(HostOffset offset, uint64_t length) const;
 
+  // The references to a cluster, no more than a refcount can say.
+  uint64_t references(uint64_t cluster) const { return std::min(counts_.count(cluster), max_refcount_); }
+
   uint64_t file_size() const { return file_size_; }
   // Clusters of the file, the last one maybe cut short.
   uint64_t clusters() const { return divide_up(file_size_, uint64_t{1} << cluster_bits_); }
@@ -33,6 +38,7 @@ class ReferenceTally {
 
  private:
   uint32_t cluster_bits_;
+  uint64_t max_refcount_;
   uint64_t file_size_;
   ReferenceCounts counts_;
   CheckReport& report_;

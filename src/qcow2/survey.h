@@ -12,10 +12,19 @@
 
 namespace drydock::qcow2 {
 
+enum class SurveyFor {
+  check,
+  repair,         // of all: what the repair drops is left out
+  new_refcounts,  // the same, and the refcount table and blocks, which are about to be replaced, are not counted
+};
+
 struct Survey {
   // Walks the image. Findings go to `report`, also those made before it throws: invalid where the snapshot table or the
-  // bitmaps cannot be read, whatever the storage throws. With `repairing`, what a repair drops is left out.
-  Survey(const Storage& storage, const Header& header, bool repairing, CheckReport& report);
+  // bitmaps cannot be read, whatever the storage throws.
+  Survey(const Storage& storage, const Header& header, SurveyFor purpose, CheckReport& report);
+
+  // Clusters to look at: those of the file, and those behind its end that the last of a table may reach into.
+  uint64_t clusters() const;
 
   ReferenceTally tally;
   DiskRefcounts refcounts;
@@ -27,7 +36,8 @@ struct Survey {
  private:
   void walk_mapping(const Storage& storage, const Header& header, bool repairing);
   std::vector<L1Table> snapshot_l1_tables(const Header& header);
-  void check_refcount_blocks(const Header& header);
+  void count_refcount_table(const Header& header);
+  void check_refcount_blocks(const Header& header, bool count);
 };
 
 }  // namespace drydock::qcow2

@@ -149,6 +149,13 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
                 fmt::format("{}: Can't resize a version 2 image which has snapshots", printable(path())));
   }
   if (size == disk.size()) return;
+  // No cluster of these images hides what is below it and reads as zeros.
+  if (header().version < 3 && layer_->backing && disk.size() < std::min(size, layer_->backing->size())) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: Can't make a version 2 image larger where its backing file holds more than its disk: "
+                            "the new part would not read as zeros",
+                            printable(path())));
+  }
   if (size < disk.size()) {
     disk.exclusively([&] { shrink(size); });
   } else {
@@ -178,15 +185,21 @@ void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
   const GuestOffset old_end(round_up(disk_->size(), header().cluster_size()));
   if (divide_up(size, header().l2_coverage()) > header().l1_entries) grow_l1(size);
   if (header().data_file_raw()) layer_->data_storage->truncate(size);
+  // A disk that was being made smaller when the power went may have left its mappings there.
+  const GuestOffset new_end(round_up(size, header().cluster_size()));
+  for (GuestOffset start = old_end; start < new_end;) {
+    start += metadata.discard({start, new_end - start}, Discarded::unallocated);
+  }
   const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
   const GuestOffset shown_end(std::min(size, backing_size));
   const GuestOffset first_new(round_up(disk_->size(), layer_->decoder.subcluster_size()));
-  for (GuestOffset start = first_new; start < shown_end && header().version >= 3;) {
+  for (GuestOffset start = first_new; start < shown_end;) {
     start += metadata.zero({start, shown_end - start}, false);
   }
   if (preallocation != Preallocation::off) {
-    const GuestOffset end(round_up(size, header().cluster_size()));
-    for (GuestOffset start = old_end; start < end;) start += metadata.preallocate({start, end - start}, preallocation);
+    for (GuestOffset start = old_end; start < new_end;) {
+      start += metadata.preallocate({start, new_end - start}, preallocation);
+    }
   }
   metadata.settle();
   HeaderFields(*layer_->storage).set_size(size).store();

@@ -4,9 +4,9 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
-#include "src/qcow2/check.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/refcounts.h"
+#include "src/qcow2/repair.h"
 
 namespace drydock::qcow2 {
 
@@ -34,6 +34,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
   Header header = read_header(*storage);
   const std::string name = printable(storage->name());
   if (storage->writable() && !chain.options.metadata_only && header.is(incompatible::dirty)) {
+    recover_refcounts(*storage);
     header = read_header(*storage);
   }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);

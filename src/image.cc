@@ -44,15 +44,22 @@ std::shared_ptr<Disk> Image::snapshot_disk(size_t) const {
 
 namespace {
 
-[[noreturn]] void no_snapshots(const Image& image) {
+[[noreturn]] void holds_no(const Image& image, std::string_view what) {
   throw Error(ErrorKind::unsupported,
-              fmt::format("{}: a {} image holds no snapshots", printable(image.path()), format_name(image.format())));
+              fmt::format("{}: a {} image holds no {}", printable(image.path()), format_name(image.format()), what));
 }
 
 }  // namespace
 
-void Image::create_snapshot(const std::string&) { no_snapshots(*this); }
-void Image::apply_snapshot(size_t) { no_snapshots(*this); }
-void Image::delete_snapshot(size_t) { no_snapshots(*this); }
+void Image::create_snapshot(const std::string&) { holds_no(*this, "snapshots"); }
+void Image::apply_snapshot(size_t) { holds_no(*this, "snapshots"); }
+void Image::delete_snapshot(size_t) { holds_no(*this, "snapshots"); }
+
+void Image::add_bitmap(const std::string&, std::optional<uint64_t>, bool) { holds_no(*this, "bitmaps"); }
+void Image::remove_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
+void Image::clear_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
+void Image::enable_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
+void Image::disable_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
+void Image::merge_bitmap(const std::string&, const Image&, const std::string&) { holds_no(*this, "bitmaps"); }
 
 }  // namespace drydock

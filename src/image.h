@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "src/bitmap_info.h"
 #include "src/disk.h"
 #include "src/open_gate.h"
 #include "src/preallocation.h"
@@ -86,6 +87,19 @@ class Image {
   virtual void delete_snapshot(size_t index);
   // `size`: bytes, a multiple of 512. What is new reads as zeros. Making a disk smaller throws away what lies behind.
   virtual void resize(uint64_t size, Preallocation preallocation) = 0;
+
+  // ---- Persistent dirty bitmaps. Those that record ("automatic") learn of every change of the disk. One that is not
+  // there: not_found. One that is in_use can only be removed: invalid.
+
+  virtual std::vector<BitmapInfo> bitmaps() const { return {}; }
+  // Without `granularity` (bytes for each bit) it is the format's default.
+  virtual void add_bitmap(const std::string& name, std::optional<uint64_t> granularity, bool enabled);
+  virtual void remove_bitmap(const std::string& name);
+  virtual void clear_bitmap(const std::string& name);
+  virtual void enable_bitmap(const std::string& name);
+  virtual void disable_bitmap(const std::string& name);
+  // Marks in `target` what a bitmap of `source`, this image or one of the same size, has marked.
+  virtual void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name);
 
   // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }

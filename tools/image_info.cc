@@ -18,7 +18,7 @@ using nlohmann::json;
 
 const qcow2::Qcow2Image* as_qcow2(const Image& image) { return dynamic_cast<const qcow2::Qcow2Image*>(&image); }
 
-std::vector<std::string> bitmap_flags(const qcow2::BitmapInfo& bitmap) {
+std::vector<std::string> bitmap_flags(const BitmapInfo& bitmap) {
   std::vector<std::string> flags;
   if (bitmap.in_use) flags.emplace_back("in-use");
   if (bitmap.automatic) flags.emplace_back("auto");
@@ -37,7 +37,7 @@ json qcow2_specific_json(const qcow2::Qcow2Image& image) {
   json data{{"compat", header.version == 2 ? "0.10" : "1.1"},
             {"compression-type", compression_name(header)},
             {"refcount-bits", header.refcount_bits()}};
-  for (const qcow2::BitmapInfo& bitmap : qcow2::read_bitmap_directory(image.storage(), header)) {
+  for (const BitmapInfo& bitmap : qcow2::read_bitmap_directory(image.storage(), header)) {
     data["bitmaps"].push_back(
         {{"name", text_value(bitmap.name)}, {"granularity", bitmap.granularity}, {"flags", bitmap_flags(bitmap)}});
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "src/bitmap_info.h"
 #include "src/qcow2/header.h"
 
 namespace drydock::qcow2 {
@@ -40,13 +41,6 @@ struct BitmapEntry {
 
 // Offset of the flags within an entry: aligned to 4 wherever the entry lies, so that a write of them is never torn.
 inline constexpr uint64_t bitmap_flags_offset = 12;
-
-struct BitmapInfo {
-  std::string name;
-  uint64_t granularity = 0;  // bytes of the guest for each bit
-  bool in_use = false;       // was not saved properly: not to be trusted
-  bool automatic = false;    // must record every change
-};
 
 // Empty for images without the bitmaps extension. Throws invalid for entries past their limits, truncated.
 std::vector<BitmapEntry> read_bitmap_entries(const Storage& storage, const std::optional<BitmapsExtension>& extension);

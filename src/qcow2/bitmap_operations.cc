@@ -51,6 +51,7 @@ void BitmapStore::check_new(std::string_view name, uint64_t granularity) const {
 }
 
 void BitmapStore::add(std::string_view name, uint64_t granularity, bool enabled) {
+  const std::lock_guard lock(mutex_);
   check_new(name, granularity);
   check_room_for_bitmaps_extension(storage_);
   operate([&] {
@@ -64,11 +65,13 @@ void BitmapStore::add(std::string_view name, uint64_t granularity, bool enabled)
 }
 
 void BitmapStore::remove(std::string_view name) {
+  const std::lock_guard lock(mutex_);
   const Bitmap* bitmap = &find(name);
   operate([&] { bitmaps_.erase(bitmaps_.begin() + (bitmap - bitmaps_.data())); });
 }
 
 void BitmapStore::clear(std::string_view name) {
+  const std::lock_guard lock(mutex_);
   operate([&] {
     Bitmap& bitmap = find_usable(name);
     bitmap.bits = std::make_shared<DirtyBitmap>(disk_size_, bitmap.entry.granularity_bits);
@@ -77,14 +80,17 @@ void BitmapStore::clear(std::string_view name) {
 }
 
 void BitmapStore::enable(std::string_view name) {
+  const std::lock_guard lock(mutex_);
   operate([&] { find_usable(name).entry.flags |= bitmap_flag::automatic; });
 }
 
 void BitmapStore::disable(std::string_view name) {
+  const std::lock_guard lock(mutex_);
   operate([&] { find_usable(name).entry.flags &= ~bitmap_flag::automatic; });
 }
 
 void BitmapStore::merge(std::string_view target, const DirtyBitmap& source) {
+  const std::lock_guard lock(mutex_);
   operate([&] {
     Bitmap& bitmap = find_usable(target);
     if (source.disk_size() != disk_size_) {
@@ -102,6 +108,7 @@ void BitmapStore::merge(std::string_view target, const DirtyBitmap& source) {
 }
 
 std::vector<BitmapInfo> BitmapStore::list() const {
+  const std::lock_guard lock(mutex_);
   std::vector<BitmapInfo> infos;
   for (const Bitmap& bitmap : bitmaps_) {
     infos.push_back({.name = bitmap.entry.name,
@@ -112,6 +119,14 @@ std::vector<BitmapInfo> BitmapStore::list() const {
   return infos;
 }
 
-std::shared_ptr<const DirtyBitmap> BitmapStore::bits(std::string_view name) { return find_usable(name).bits; }
+std::shared_ptr<const DirtyBitmap> BitmapStore::bits(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  return find_usable(name).bits;
+}
+
+std::optional<BitmapsExtension> BitmapStore::extension() const {
+  const std::lock_guard lock(mutex_);
+  return extension_;
+}
 
 }  // namespace drydock::qcow2

@@ -21,16 +21,17 @@
 
 namespace drydock::qcow2 {
 
-BitmapStore::BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size)
+BitmapStore::BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size,
+                         DirectoryMoved moved)
     : storage_(storage),
       allocator_(allocator),
+      moved_(std::move(moved)),
       version_(header.version),
       cluster_size_(header.cluster_size()),
       disk_size_(disk_size),
       extension_(header.bitmaps),
       in_file_(read_bitmap_entries(storage, header.bitmaps)) {
   for (const BitmapEntry& entry : in_file_) bitmaps_.push_back({.entry = entry, .bits = nullptr});
-  load_recorders();
   refresh();
 }
 
@@ -94,6 +95,7 @@ void BitmapStore::refresh() {
 void BitmapStore::begin_recording() {
   const std::lock_guard lock(mutex_);
   if (!must_mark_.load(std::memory_order_acquire)) return;
+  load_recorders();
   recording_ = true;
   if (uncertain_) {
     operate([] {});
@@ -217,6 +219,7 @@ void BitmapStore::adopt(Target target) {
   extension_ = target.extension;
   uncertain_ = false;
   refresh();
+  if (moved_) moved_(extension_);
 }
 
 // What cannot be given back is leaked, which `check` repairs; the operation itself went well, or has failed already.
@@ -231,6 +234,7 @@ void BitmapStore::give_back(const std::vector<HostRun>& runs) {
 }
 
 void BitmapStore::close() {
+  const std::lock_guard lock(mutex_);
   const bool nothing_to_do = !uncertain_ && std::ranges::all_of(bitmaps_, [](const Bitmap& bitmap) {
     return !bitmap.touched && (bitmap.stored || !bitmap.bits);
   });
@@ -246,6 +250,7 @@ void BitmapStore::close() {
 }
 
 void BitmapStore::prepare_resize(uint64_t new_size) {
+  const std::lock_guard lock(mutex_);
   if (uncertain_) operate([] {});
   std::vector<Bitmap*> unmarked;
   for (Bitmap& bitmap : bitmaps_) {
@@ -265,6 +270,7 @@ void BitmapStore::prepare_resize(uint64_t new_size) {
 
 // The size has changed whatever becomes of the bitmaps: when publishing fails they stay in use until close().
 void BitmapStore::finish_resize(uint64_t new_size) {
+  const std::lock_guard lock(mutex_);
   const bool changed = disk_size_ != new_size;
   disk_size_ = new_size;
   bool any = false;

@@ -6,8 +6,8 @@
 // Who writes the image calls:
 //
 //   the constructor      when the image is opened, its refcounts are in order and its unknown autoclear bits are clear;
-//   record(range)        for every write, write of zeros, discard and compressed write, before anything of it reaches
-//                        the file, and with the whole disk when a snapshot is applied;
+//   make_ready(), then   for every write, write of zeros, discard and compressed write, before anything of it reaches
+//   record(range)        the file, and with the whole disk before a snapshot is applied;
 //   prepare_resize(n)    before the size in the header changes, finish_resize(n) afterwards with the size that the disk
 //                        then has, also when changing it failed;
 //   close()              when the last write is done and the allocator still works, before the dirty bit goes.
@@ -20,7 +20,8 @@
 // A bitmap that was in use already when the image was opened is never used, kept as it is, and can be removed. One that
 // must record but cannot be used here (unknown type, damage) is put in use for good by the first write.
 //
-// Thread-safety: record() from any thread at any time but during any other method; everything else by one thread.
+// Thread-safety: record() from any thread, but not while an operation, a resize or close() runs; everything else from
+// any thread at any time. Lock order: the store's mutex, then what the allocator takes. make_ready() may commit.
 // Errors: what the storage and the allocator throw. An operation that fails has not happened in memory; in the file it
 // has not, or has wholly, and the next one that succeeds sets that right.
 
@@ -45,14 +46,23 @@ inline constexpr uint64_t max_loaded_bitmap_bytes = uint64_t{1} << 30;
 
 class BitmapStore {
  public:
-  // Reads the directory, and the bits of the bitmaps that record. `storage` and `allocator` outlive the store.
-  // `disk_size` is that of the active disk. Throws unsupported for bitmaps past max_loaded_bitmap_bytes.
-  BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size);
+  using DirectoryMoved = std::function<void(const std::optional<BitmapsExtension>& now)>;
 
-  // Throws, and the change must not be made, when the in_use flags cannot be written.
-  void record(GuestRange range) {
+  // Reads the directory. `storage` and `allocator` outlive the store. `disk_size` is that of the active disk. `moved`
+  // is called whenever the directory has come to lie elsewhere.
+  BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size,
+              DirectoryMoved moved);
+
+  // Sees to it that the bitmaps which record are in memory and in use on the disk. Throws, and no change of the disk
+  // must be made, when that fails; unsupported for bitmaps past max_loaded_bitmap_bytes.
+  void make_ready() {
     if (must_mark_.load(std::memory_order_acquire)) begin_recording();
+  }
+  // False, with nothing recorded, when an operation came between: make_ready() first, and again.
+  bool record(GuestRange range) {
+    if (must_mark_.load(std::memory_order_acquire)) return false;
     for (const auto& bits : recorders_) bits->mark(range);
+    return true;
   }
   // Throws invalid when a bitmap cannot follow to a disk of this size.
   void prepare_resize(uint64_t new_size);
@@ -74,7 +84,7 @@ class BitmapStore {
   // The bits of a bitmap as they are now.
   std::shared_ptr<const DirtyBitmap> bits(std::string_view name);
   // Where the directory lies now; it moves with every change.
-  const std::optional<BitmapsExtension>& extension() const { return extension_; }
+  std::optional<BitmapsExtension> extension() const;
 
   // What QEMU takes where none is asked for: the cluster size, but from 4 KiB to 64 KiB.
   uint64_t default_granularity() const;
@@ -114,6 +124,7 @@ class BitmapStore {
 
   Storage& storage_;
   ClusterAllocator& allocator_;
+  const DirectoryMoved moved_;
   const uint32_t version_;
   const uint64_t cluster_size_;
   uint64_t disk_size_;
@@ -124,7 +135,7 @@ class BitmapStore {
   bool recording_ = false;        // the disk may have changed since it was opened: what records is in use
   bool uncertain_ = false;        // a switch failed half-way: the extension may be the old one or the new one
   std::vector<HostRun> garbage_;  // given back when a switch has succeeded
-  std::mutex mutex_;              // of begin_recording()
+  mutable std::mutex mutex_;      // guards all above; record() reads recorders_ without it, see there
   std::atomic<bool> must_mark_{false};
 };
 

@@ -48,7 +48,7 @@ inline constexpr uint64_t lazy_refcounts = 1 << 0;
 namespace autoclear {
 inline constexpr uint64_t bitmaps = 1 << 0;
 inline constexpr uint64_t data_file_raw = 1 << 1;
-inline constexpr uint64_t kept_by_writers = data_file_raw;
+inline constexpr uint64_t kept_by_writers = bitmaps | data_file_raw;
 }  // namespace autoclear
 
 enum class CryptMethod : uint32_t { none = 0, aes = 1, luks = 2 };

@@ -33,6 +33,13 @@ class Qcow2Image final : public Image {
   void apply_snapshot(size_t index) override;
   void delete_snapshot(size_t index) override;
   void resize(uint64_t size, Preallocation preallocation) override;
+  std::vector<BitmapInfo> bitmaps() const override;
+  void add_bitmap(const std::string& name, std::optional<uint64_t> granularity, bool enabled) override;
+  void remove_bitmap(const std::string& name) override;
+  void clear_bitmap(const std::string& name) override;
+  void enable_bitmap(const std::string& name) override;
+  void disable_bitmap(const std::string& name) override;
+  void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name) override;
 
   const Header& header() const { return layer_->header; }
 
@@ -45,7 +52,12 @@ class Qcow2Image final : public Image {
   // After a change of the file: what describes it is read again.
   void read_again();
   void read_snapshots();
+  void switch_to(const Snapshot& snapshot);
   void drop_snapshot_table(ImageRewrite& rewrite) const;
+  // Runs `change`, which changes the disk's size to `size`, with the bitmaps kept in step, also when it fails.
+  void with_bitmaps_resized(uint64_t size, const std::function<void()>& change);
+  void operate_on_bitmaps(const std::function<void(BitmapStore&)>& operation);
+  std::shared_ptr<const DirtyBitmap> bits_of(const std::string& name) const;
   void shrink(uint64_t size);
   void grow(uint64_t size, Preallocation preallocation);
   void grow_l1(uint64_t size);

@@ -95,17 +95,24 @@ void Qcow2Image::apply_snapshot(size_t index) {
   check_snapshots_possible();
   writable_disk().exclusively([&] {
     const Snapshot& snapshot = snapshots_.at(index);
-    ImageRewrite rewrite(*layer_);
-    std::vector<uint64_t> l1 = rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries);
-    const std::vector<uint64_t> old_l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
-    rewrite.add_references(l1);
-    rewrite.drop_references(old_l1);
-    rewrite.drop_clusters(header().l1_offset, old_l1.size() * sizeof(uint64_t));
-    drop_snapshot_table(rewrite);
-    l1.resize(std::max(l1.size(), divide_up(snapshot.info.disk_size, header().l2_coverage())));
-    rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_);
-    read_again();
+    writable_disk_->bitmaps().make_ready();
+    writable_disk_->bitmaps().record(whole(*disk_));
+    writable_disk_->metadata().settle();
+    with_bitmaps_resized(snapshot.info.disk_size, [&] { switch_to(snapshot); });
   });
+}
+
+void Qcow2Image::switch_to(const Snapshot& snapshot) {
+  ImageRewrite rewrite(*layer_);
+  std::vector<uint64_t> l1 = rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries);
+  const std::vector<uint64_t> old_l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
+  rewrite.add_references(l1);
+  rewrite.drop_references(old_l1);
+  rewrite.drop_clusters(header().l1_offset, old_l1.size() * sizeof(uint64_t));
+  drop_snapshot_table(rewrite);
+  l1.resize(std::max(l1.size(), divide_up(snapshot.info.disk_size, header().l2_coverage())));
+  rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_);
+  read_again();
 }
 
 void Qcow2Image::delete_snapshot(size_t index) {
@@ -157,10 +164,10 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
                             printable(path())));
   }
   if (size < disk.size()) {
-    disk.exclusively([&] { shrink(size); });
+    disk.exclusively([&] { with_bitmaps_resized(size, [&] { shrink(size); }); });
   } else {
     clear_last_cluster_tail(size);
-    disk.exclusively([&] { grow(size, preallocation); });
+    disk.exclusively([&] { with_bitmaps_resized(size, [&] { grow(size, preallocation); }); });
   }
 }
 

@@ -24,7 +24,17 @@ WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadat
       metadata_(std::move(metadata)),
       gate_(std::move(gate)),
       reader_(layer_, metadata_, size),
-      discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3) {}
+      discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3),
+      bitmaps_(*layer_->storage, *metadata_, layer_->header, size,
+               [this](const std::optional<BitmapsExtension>& now) { bitmap_directory_moved(now); }) {}
+
+void WritableDisk::bitmap_directory_moved(const std::optional<BitmapsExtension>& now) {
+  constexpr MetadataKind kind = MetadataKind::bitmap_directory;
+  std::optional<BitmapsExtension>& known = layer_->header.bitmaps;
+  if (known) metadata_->unprotect(kind, known->directory_offset, known->directory_size);
+  if (now) metadata_->protect(kind, now->directory_offset, now->directory_size);
+  known = now;
+}
 
 WritableDisk::~WritableDisk() {
   try {
@@ -37,6 +47,7 @@ WritableDisk::~WritableDisk() {
 void WritableDisk::close() {
   const IoGate::Closure closure(*gate_);
   if (closed_) return;
+  bitmaps_.close();
   metadata_->close();
   closed_ = true;
 }
@@ -76,13 +87,22 @@ void WritableDisk::make_room() {
   if (metadata_->wants_commit()) metadata_->commit();
 }
 
+WritableDisk::Change::Change(WritableDisk& disk, GuestRange range) {
+  for (;;) {
+    disk.make_room();
+    disk.bitmaps_.make_ready();
+    pass_.emplace(*disk.gate_);
+    if (disk.bitmaps_.record(range)) return;
+    pass_.reset();  // an operation on bitmaps came between
+  }
+}
+
 // ---- writing
 
 void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) {
   check_range({offset, data.size()});
   while (!data.empty()) {
-    make_room();
-    const IoGate::Pass pass(*gate_);
+    const Change change(*this, {offset, data.size()});
     const Mapping mapping = metadata_->translate_for_write({offset, data.size()});
     uint64_t done = mapping.length;
     if (mapping.state == ClusterState::data && mapping.ours) {
@@ -250,8 +270,7 @@ void WritableDisk::write_compressed_cluster(GuestOffset offset, std::span<const 
   std::vector<std::byte> output(cluster_size);
   const std::optional<size_t> bytes = compress(layer_->header.compression, input, output);
   if (!bytes) return write(offset, data);
-  make_room();
-  const IoGate::Pass pass(*gate_);
+  const Change change(*this, {offset, data.size()});
   const uint64_t cluster = offset.value() >> layer_->header.cluster_bits;
   const RangeLocks::Hold hold(placing_, cluster, cluster);
   const std::optional<CompressedData> place = metadata_->place_compressed(*bytes);
@@ -294,7 +313,7 @@ uint64_t WritableDisk::aligned_end(uint64_t end, uint64_t alignment) const {
 void WritableDisk::zero_partial(GuestRange range) {
   if (range.length == 0) return;
   {
-    const IoGate::Pass pass(*gate_);
+    const Change change(*this, range);
     if (reads_as_zeros(range)) return;
   }
   write_zeros(range);
@@ -318,10 +337,9 @@ void WritableDisk::zero_whole(GuestRange range, bool keep_space) {
   }
   const uint64_t slice_coverage = l2_slice_bytes(header) / header.l2_entry_size() << header.cluster_bits;
   while (range.length > 0) {
-    make_room();
     GuestRange part{range.start, std::min(range.length, slice_coverage - range.start.value() % slice_coverage)};
     {
-      const IoGate::Pass pass(*gate_);
+      const Change change(*this, part);
       const RangeLocks::Hold hold(placing_, part.start.value() >> header.cluster_bits,
                                   (part.end().value() - 1) >> header.cluster_bits);
       if (header.data_file_raw()) {
@@ -344,13 +362,14 @@ void WritableDisk::discard(GuestRange range) {
   const Header& header = layer_->header;
   // Without zero clusters what is below would show through.
   if (header.version < 3 && layer_->backing) return;
+  // Bitmaps get all of it, as QEMU's do, though parts of clusters stay as they are.
+  { const Change told(*this, range); }
   const uint64_t slice_coverage = l2_slice_bytes(header) / header.l2_entry_size() << header.cluster_bits;
   const GuestOffset end(aligned_end(range.end().value(), header.cluster_size()));
   GuestOffset start(round_up(range.start.value(), header.cluster_size()));
   while (start < end) {
-    make_room();
     GuestRange part{start, std::min(end - start, slice_coverage - start.value() % slice_coverage)};
-    const IoGate::Pass pass(*gate_);
+    const Change change(*this, part);
     const RangeLocks::Hold hold(placing_, part.start.value() >> header.cluster_bits,
                                 (part.end().value() - 1) >> header.cluster_bits);
     if (discard_keeps_place_ || header.has_data_file()) discard_place(part);

@@ -13,6 +13,7 @@
 
 #include <functional>
 
+#include "src/qcow2/bitmap_store.h"
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/range_locks.h"
@@ -37,6 +38,8 @@ class WritableDisk final : public Disk {
   // reload().
   void exclusively(const std::function<void()>& change);
   Metadata& metadata() { return *metadata_; }
+  // Its operations are for exclusively().
+  BitmapStore& bitmaps() { return bitmaps_; }
   void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots, uint64_t size);
 
   uint64_t size() const override { return reader_.size(); }
@@ -52,6 +55,16 @@ class WritableDisk final : public Disk {
 
  private:
   void check_open() const;
+  // What every change begins with: room in memory, a pass, and the bitmaps that record told of it.
+  class Change {
+   public:
+    Change(WritableDisk& disk, GuestRange range);
+
+   private:
+    std::optional<IoGate::Pass> pass_;
+  };
+
+  void bitmap_directory_moved(const std::optional<BitmapsExtension>& now);
   void make_room();
   uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
   void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);
@@ -71,6 +84,7 @@ class WritableDisk final : public Disk {
   std::shared_ptr<IoGate> gate_;
   Qcow2Disk reader_;
   bool discard_keeps_place_;
+  BitmapStore bitmaps_;
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
 };

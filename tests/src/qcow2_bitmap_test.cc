@@ -92,7 +92,13 @@ class Bitmaps : public testing::TestWithParam<uint64_t> {
   }
 
   // The store of a program that opens the image now; the one before is gone without a close().
-  void open() { store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 64 * mib); }
+  void open() {
+    store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 64 * mib, nullptr);
+  }
+  void record(GuestRange range) {
+    store_->make_ready();
+    EXPECT_TRUE(store_->record(range));
+  }
   void reopen() {
     store_->close();
     open();
@@ -167,13 +173,13 @@ TEST_P(Bitmaps, enabled_ones_record_what_is_written_and_disabled_ones_do_not) {
   store_->add("on", 65536, true);
   store_->add("fine", 512, true);
   store_->add("off", 65536, false);
-  store_->record({GuestOffset(65535), 2});
-  store_->record({GuestOffset(10 * mib), 3 * mib});
+  record({GuestOffset(65535), 2});
+  record({GuestOffset(10 * mib), 3 * mib});
   reopen();
   EXPECT_EQ(told(),
             (std::vector<Told>{
                 {"on", false, true, 2 + 48}, {"fine", false, true, 2 + 3 * mib / 512}, {"off", false, false, 0}}));
-  store_->record({GuestOffset(64 * mib - 1), 1});
+  record({GuestOffset(64 * mib - 1), 1});
   reopen();
   const auto bits = store_->bits("on");
   EXPECT_TRUE(bits->test(0));
@@ -188,10 +194,10 @@ TEST_P(Bitmaps, a_recording_bitmap_is_in_use_from_before_the_first_write_until_i
   store_->add("off", 65536, false);
   reopen();
   const size_t before = storage_->operations();
-  store_->record({GuestOffset(0), 512});
+  record({GuestOffset(0), 512});
   EXPECT_EQ(storage_->operations(), before + 2);  // the flag, and a flush
   EXPECT_EQ(told(), (std::vector<Told>{{"on", true, true, 0}, {"off", false, false, 0}}));
-  store_->record({GuestOffset(5 * mib), 512});
+  record({GuestOffset(5 * mib), 512});
   EXPECT_EQ(storage_->operations(), before + 2);
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 2}, {"off", false, false, 0}}));
@@ -200,10 +206,10 @@ TEST_P(Bitmaps, a_recording_bitmap_is_in_use_from_before_the_first_write_until_i
 TEST_P(Bitmaps, one_that_was_not_saved_is_never_used_again_and_can_be_removed) {
   store_->add("lost", 65536, true);
   store_->add("kept", 65536, false);
-  store_->record({GuestOffset(0), 512});
+  record({GuestOffset(0), 512});
   open();  // as after a crash
   EXPECT_TRUE(store_->list()[0].in_use);
-  store_->record({GuestOffset(mib), 512});
+  record({GuestOffset(mib), 512});
   reopen();
   EXPECT_EQ(told(), (std::vector<Told>{{"lost", true, true, 0}, {"kept", false, false, 0}}));
   for (const auto& use :
@@ -220,17 +226,17 @@ TEST_P(Bitmaps, one_that_was_not_saved_is_never_used_again_and_can_be_removed) {
 TEST_P(Bitmaps, are_cleared_enabled_disabled_and_merged) {
   store_->add("coarse", 65536, true);
   store_->add("fine", 4096, true);
-  store_->record({GuestOffset(mib), 4096});
+  record({GuestOffset(mib), 4096});
   store_->disable("coarse");
   EXPECT_EQ(told(), (std::vector<Told>{{"coarse", false, false, 1}, {"fine", true, true, 0}}));
-  store_->record({GuestOffset(2 * mib), 4096});
+  record({GuestOffset(2 * mib), 4096});
   store_->merge("coarse", *store_->bits("fine"));
   EXPECT_EQ(store_->bits("coarse")->count(), 2U);
   store_->clear("fine");
   store_->merge("fine", *store_->bits("coarse"));
   EXPECT_EQ(store_->bits("fine")->count(), 2U * 16);
   store_->enable("coarse");
-  store_->record({GuestOffset(3 * mib), 1});
+  record({GuestOffset(3 * mib), 1});
   reopen();
   EXPECT_EQ(told(), (std::vector<Told>{{"coarse", false, true, 3}, {"fine", false, true, 33}}));
   store_->clear("coarse");
@@ -239,12 +245,12 @@ TEST_P(Bitmaps, are_cleared_enabled_disabled_and_merged) {
 
 TEST_P(Bitmaps, what_is_replaced_is_given_back) {
   store_->add("one", 512, true);
-  store_->record({GuestOffset(0), 64 * mib});
+  record({GuestOffset(0), 64 * mib});
   reopen();
   allocator_->commit();
   const size_t after_once = allocator_->in_use();
   for (int i = 0; i < 5; ++i) {
-    store_->record({GuestOffset(512 * i), 512});
+    record({GuestOffset(512 * i), 512});
     reopen();
   }
   allocator_->commit();
@@ -254,17 +260,17 @@ TEST_P(Bitmaps, what_is_replaced_is_given_back) {
 TEST_P(Bitmaps, follow_the_disk_to_another_size) {
   store_->add("on", 65536, true);
   store_->add("off", 512, false);
-  store_->record({GuestOffset(0), 64 * mib});
+  record({GuestOffset(0), 64 * mib});
   store_->merge("off", *store_->bits("on"));
   store_->prepare_resize(100 * mib);
   EXPECT_EQ(told(), (std::vector<Told>{{"on", true, true, 0}, {"off", true, false, 0}}));
   HeaderFields(*storage_).set_size(100 * mib).store();
   store_->finish_resize(100 * mib);
-  store_->record({GuestOffset(99 * mib), mib});
+  record({GuestOffset(99 * mib), mib});
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 1024 + 16}, {"off", false, false, 64 * mib / 512}}));
 
-  store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 100 * mib);
+  store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 100 * mib, nullptr);
   store_->prepare_resize(mib + 512);
   HeaderFields(*storage_).set_size(mib + 512).store();
   store_->finish_resize(mib + 512);
@@ -275,7 +281,7 @@ TEST_P(Bitmaps, follow_the_disk_to_another_size) {
 TEST_P(Bitmaps, a_resize_that_failed_leaves_them_as_they_were) {
   store_->add("off", 65536, false);
   store_->add("on", 65536, true);
-  store_->record({GuestOffset(0), 1});
+  record({GuestOffset(0), 1});
   reopen();
   const std::vector<Told> before = told();
   store_->prepare_resize(100 * mib);
@@ -287,7 +293,7 @@ TEST_P(Bitmaps, safety_3_a_crash_within_an_operation_leaves_the_old_state_or_the
   const std::string long_name(1000, 'x');  // entries over several sectors
   expect_atomic([&] { store_->add("a", 65536, true); }, {{"a", false, true, 0}});
   expect_atomic([&] { store_->add(long_name, 512, false); }, {{"a", false, true, 0}, {long_name, false, false, 0}});
-  expect_atomic([&] { store_->record({GuestOffset(0), mib}); }, {{"a", true, true, 0}, {long_name, false, false, 0}});
+  expect_atomic([&] { record({GuestOffset(0), mib}); }, {{"a", true, true, 0}, {long_name, false, false, 0}});
   expect_atomic([&] { store_->close(); }, {{"a", false, true, 16}, {long_name, false, false, 0}});
   open();
   expect_atomic([&] { store_->merge(long_name, *store_->bits("a")); },
@@ -304,7 +310,7 @@ TEST_P(Bitmaps, safety_3_a_crash_within_an_operation_leaves_the_old_state_or_the
 TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
   store_->add("a", 65536, true);
   store_->add("b", 65536, true);
-  store_->record({GuestOffset(0), mib});
+  record({GuestOffset(0), mib});
   reopen();
   const std::vector<std::pair<std::function<void()>, std::vector<Told>>> operations{
       {[&] { store_->add("c", 512, false); }, {{"a", false, true, 16}, {"b", false, true, 16}, {"c", false, false, 0}}},
@@ -314,7 +320,7 @@ TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
       {[&] { store_->disable("a"); }, {{"a", false, false, 0}, {"c", false, false, 2048}}},
       {[&] { store_->enable("c"); }, {{"a", false, false, 0}, {"c", false, true, 2048}}},
       {[&] {
-         store_->record({GuestOffset(32 * mib), 512});
+         record({GuestOffset(32 * mib), 512});
        },
        {{"a", false, false, 0}, {"c", true, true, 0}}},
       {[&] { store_->close(); }, {{"a", false, false, 0}, {"c", false, true, 2049}}},
@@ -356,7 +362,7 @@ TEST_P(Bitmaps, safety_5_after_a_failed_switch_no_write_goes_unrecorded) {
       failed = true;
     }
     storage_->fail_after(0);
-    store_->record({GuestOffset(0), 512});
+    record({GuestOffset(0), 512});
     for (const Told& bitmap : told()) EXPECT_TRUE(bitmap.in_use || !bitmap.automatic) << failing;
     store_->close();
     EXPECT_EQ(told(), (std::vector<Told>{{"a", false, !failed, failed ? 0U : 1U}}));
@@ -366,13 +372,13 @@ TEST_P(Bitmaps, safety_5_after_a_failed_switch_no_write_goes_unrecorded) {
 
 TEST_P(Bitmaps, without_space_nothing_changes) {
   store_->add("a", 65536, true);
-  store_->record({GuestOffset(0), 512});
+  record({GuestOffset(0), 512});
   allocator_->fail(true);
   EXPECT_EQ(error_of([&] { store_->add("b", 65536, true); }).kind(), ErrorKind::no_space);
   EXPECT_EQ(error_of([&] { store_->close(); }).kind(), ErrorKind::no_space);
   EXPECT_EQ(told(), (std::vector<Told>{{"a", true, true, 0}}));
   allocator_->fail(false);
-  store_->record({GuestOffset(mib), 512});
+  record({GuestOffset(mib), 512});
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"a", false, true, 2}}));
 }
@@ -405,7 +411,7 @@ TEST_P(Bitmaps, one_that_cannot_be_kept_true_is_put_in_use) {
     open();
     EXPECT_FALSE(store_->list()[0].in_use);
     EXPECT_EQ(error_of([&] { store_->clear("odd"); }).kind(), ErrorKind::invalid);
-    store_->record({GuestOffset(0), 512});
+    record({GuestOffset(0), 512});
     reopen();
     EXPECT_TRUE(store_->list()[0].in_use);
     store_->remove("odd");
@@ -419,7 +425,7 @@ TEST_P(Bitmaps, one_with_a_damaged_table_is_put_in_use) {
   store_be<uint64_t>(word, 0, 0x10);  // a reserved bit
   storage_->write(entries[0].table_offset, word);
   open();
-  store_->record({GuestOffset(0), 512});
+  record({GuestOffset(0), 512});
   reopen();
   EXPECT_EQ(told(), (std::vector<Told>{{"odd", true, true, 0}}));
 }
@@ -448,7 +454,7 @@ TEST_P(Bitmaps, those_of_another_program_that_did_not_keep_them_are_gone) {
   storage_->flush();
   open();
   EXPECT_TRUE(store_->list().empty());
-  store_->record({GuestOffset(0), 512});
+  record({GuestOffset(0), 512});
   expect_atomic([&] { store_->add("new", 65536, false); }, {{"new", false, false, 0}});
 }
 

@@ -3,6 +3,7 @@
 #include "tests/crash/configuration.h"
 
 #include <algorithm>
+#include <ostream>
 
 #include "src/qcow2/create.h"
 
@@ -127,6 +128,10 @@ std::string Configuration::describe() const {
   if (discard_keeps_place) text += ", discard keeps the place";
   if (discard_reads == DiscardReads::as_before) text += ", holes read as before";
   return text + fmt::format(", cache {}", cache_size);
+}
+
+std::ostream& operator<<(std::ostream& out, const Configuration& configuration) {
+  return out << configuration.describe();
 }
 
 Configuration random_configuration(Random& random) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,9 @@ struct Configuration {
   std::string create_options() const;
   std::string describe() const;
 };
+
+// For messages of tests.
+std::ostream& operator<<(std::ostream& out, const Configuration& configuration);
 
 // Any that is possible; small disks of small clusters oftenest.
 Configuration random_configuration(Random& random);

@@ -31,7 +31,7 @@ Examiner::Examiner(const Configuration& configuration, const Files& files, const
 CrashFiles Examiner::examine(const CrashFiles& crash, const GuestModel& model, Random random) {
   const bool by_qemu = random.chance(qemu_percent_);
   const bool dirty = at("read-only", [&] { return examine_reading(crash, model); });
-  if (!dirty) at("before recovery", [&] { check(crash, by_qemu); });
+  if (!dirty) at("before recovery", [&] { check(crash, by_qemu, true); });
 
   const auto image_storage = std::make_shared<MemoryStorage>(crash.image, "image");
   const auto data_storage = std::make_shared<MemoryStorage>(crash.data, "data");
@@ -43,7 +43,7 @@ CrashFiles Examiner::examine(const CrashFiles& crash, const GuestModel& model, R
   CrashFiles recovered{bytes_of(*image_storage), bytes_of(*data_storage)};
   at("after recovery", [&] {
     if (examine_reading(recovered, model)) throw Violation("the image is still marked dirty");
-    check(recovered, by_qemu && (dirty || random.chance(20)));
+    check(recovered, by_qemu && (dirty || random.chance(20)), true);
   });
   if (by_qemu) ++examined_by_qemu_;
   return recovered;

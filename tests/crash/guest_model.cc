@@ -152,7 +152,7 @@ bool DiskModel::possible(uint64_t sector, Fingerprint found) const {
 std::string DiskModel::describe(uint64_t sector, std::span<const std::byte> found) const {
   const auto told = [sector](std::span<const std::byte> bytes) {
     if (fingerprint(bytes) == zeros) return std::string("zeros");
-    const uint64_t stamp = load_le<uint64_t>(bytes);
+    const auto stamp = load_le<uint64_t>(bytes);
     if ((stamp & 0xffffffff) != sector) return fmt::format("bytes from elsewhere ({:016x})", stamp);
     return fmt::format("what step {} wrote", stamp >> 32);
   };

@@ -11,13 +11,12 @@
 #include "tests/crash/crash_image.h"
 #include "tests/crash/guest_model.h"
 #include "tests/crash/recording_storage.h"
+#include "tests/crash/replay.h"
 #include "tests/crash/violation.h"
 #include "tests/support/support.h"
 
 namespace drydock::crash {
 namespace {
-
-using testing::HasSubstr;
 
 constexpr uint64_t disk_size = 64 << 10;  // bytes
 
@@ -202,6 +201,28 @@ unsigned wrong_images(bool flushes) {
 TEST(harness, finds_nothing_wrong_with_a_raw_disk) { EXPECT_EQ(wrong_images(true), 0U); }
 
 TEST(harness, finds_out_who_answers_a_flush_without_doing_it) { EXPECT_GT(wrong_images(false), 100U); }
+
+// What the suite "crash" does at length, in small, so that the sanitizers see it, too.
+ReplayResult replay_some(const ReplayOptions& options) {
+  ReplayResult sum;
+  for (uint64_t seed = 1; seed <= 12 && !sum.failure; ++seed) {
+    const ReplayResult result = replay(seed, options);
+    sum.add(result);
+    sum.failure = result.failure;
+  }
+  return sum;
+}
+
+TEST(harness, safety_3_power_cuts_leave_at_worst_leaks) {
+  const ReplayResult result = replay_some({.qemu_percent = 0, .most_images = 12});
+  EXPECT_EQ(result.failure.value_or(""), "");
+  EXPECT_GT(result.images, 80U);
+}
+
+TEST(harness, finds_out_a_disk_that_does_not_flush_below_a_qcow2_image) {
+  const ReplayResult result = replay_some({.qemu_percent = 0, .flushes_lie = true});
+  EXPECT_TRUE(result.failure);
+}
 
 }  // namespace
 }  // namespace drydock::crash

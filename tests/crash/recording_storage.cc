@@ -48,6 +48,7 @@ void RecordingStorage::truncate(uint64_t size) {
 void RecordingStorage::flush() {
   const std::lock_guard lock(mutex_);
   observe();
+  if (lies_) return;
   pending_.clear();
   stable_.resize(live_.size());
   live_.read(HostOffset(0), stable_);

@@ -39,6 +39,8 @@ class RecordingStorage final : public Storage {
   RecordingStorage(const std::vector<std::byte>& bytes, std::string name, DiscardReads discard_reads);
 
   void set_observer(Observer observer) { observer_ = std::move(observer); }
+  // Flushes are answered, and done no more.
+  void lie_about_flushes() { lies_ = true; }
   const std::vector<std::byte>& stable() const { return stable_; }
   const std::vector<Change>& pending() const { return pending_; }
 
@@ -62,6 +64,7 @@ class RecordingStorage final : public Storage {
   std::vector<std::byte> stable_;
   std::vector<Change> pending_;
   DiscardReads discard_reads_;
+  bool lies_ = false;
   Observer observer_;
 };
 

@@ -14,6 +14,12 @@ namespace drydock::crash {
 
 namespace {
 
+Configuration configuration_of(const ReplayOptions& options, Random& random) {
+  Configuration configuration = random_configuration(random);
+  if (options.qemu_percent == 0) configuration.made_by_qemu = false;
+  return configuration;
+}
+
 constexpr unsigned second_crash_percent = 6;  // of the power cuts: work goes on afterwards, into another one
 
 class Replay {
@@ -74,7 +80,11 @@ Replay::Session::Session(Replay& replay, const CrashFiles& files, GuestModel mod
       crash_percent_(random_.pick({2U, 5U, 10U, 30U})),
       most_images_(level == 0 ? replay.options_.most_images : 4),
       image_(std::make_shared<RecordingStorage>(files.image, "image", replay.configuration_.discard_reads)),
-      data_(std::make_shared<RecordingStorage>(files.data, "data", replay.configuration_.discard_reads)) {}
+      data_(std::make_shared<RecordingStorage>(files.data, "data", replay.configuration_.discard_reads)) {
+  if (!replay.options_.flushes_lie) return;
+  image_->lie_about_flushes();
+  data_->lie_about_flushes();
+}
 
 void Replay::Session::run(uint64_t steps) {
   image_->set_observer([this] { maybe_crash(); });
@@ -96,7 +106,7 @@ void Replay::Session::run(uint64_t steps) {
     crash();
     guest.close();
     crash();
-    if (level_ == 0) replay_.examiner_.check_strictly({bytes_of(*image_), bytes_of(*data_)}, true);
+    if (level_ == 0) replay_.examiner_.check_strictly({bytes_of(*image_), bytes_of(*data_)});
   }
   replay_.result_.refused += guest.refused();
   image_->set_observer({});
@@ -160,7 +170,7 @@ void Replay::Session::keep(const CrashFiles& files) const {
 Replay::Replay(uint64_t seed, const ReplayOptions& options)
     : options_(options),
       random_(seed),
-      configuration_(random_configuration(random_)),
+      configuration_(configuration_of(options, random_)),
       files_(make_files(configuration_, dir_)),
       examiner_(configuration_, files_, dir_, options.qemu_percent) {}
 

@@ -16,10 +16,11 @@
 namespace drydock::crash {
 
 struct ReplayOptions {
-  unsigned qemu_percent = 20;                     // of the crash images, how many qemu-img checks, too
-  uint64_t most_images = 40;                      // of one seed
-  std::optional<uint64_t> only_crash;             // this power cut alone
-  std::string keep_folder;                        // where the files of a failure go; empty for nowhere
+  unsigned qemu_percent = 20;          // of the crash images, how many qemu-img checks, too
+  uint64_t most_images = 40;           // of one seed
+  std::optional<uint64_t> only_crash;  // this power cut alone
+  bool flushes_lie = false;            // the storages answer flushes without doing them: for testing the test
+  std::string keep_folder;             // where the files of a failure go; empty for nowhere
   std::function<void(const std::string&)> trace;  // told every step and power cut; may be empty
 };
 

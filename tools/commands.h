@@ -10,6 +10,7 @@
 
 namespace drydock::cli {
 
+const Command& bitmap_command();
 const Command& create_command();
 const Command& info_command();
 const Command& check_command();

@@ -32,9 +32,9 @@ void BitmapStore::check_new(std::string_view name, uint64_t granularity) const {
   if (std::ranges::any_of(bitmaps_, [&](const Bitmap& bitmap) { return bitmap.entry.name == name; })) {
     fail(ErrorKind::invalid, fmt::format("Bitmap already exists: {}", printable(name)));
   }
-  if (!std::has_single_bit(granularity)) fail(ErrorKind::invalid, "Granularity must be power of 2");
-  if (granularity < uint64_t{1} << min_bitmap_granularity_bits) {
-    fail(ErrorKind::invalid, fmt::format("Granularity is under minimum ({} bytes)", 1U << min_bitmap_granularity_bits));
+  constexpr uint64_t least_granularity = uint64_t{1} << min_bitmap_granularity_bits;
+  if (!std::has_single_bit(granularity) || granularity < least_granularity) {
+    fail(ErrorKind::invalid, fmt::format("Granularity must be power of 2 and at least {}", least_granularity));
   }
   if (granularity > uint64_t{1} << max_bitmap_granularity_bits) {
     fail(ErrorKind::invalid, fmt::format("Granularity exceeds maximum ({} bytes)", 1U << max_bitmap_granularity_bits));

@@ -393,9 +393,9 @@ TEST_P(Bitmaps, impossible_ones_are_refused) {
   expect_refused("there", 65536, "Bitmap already exists: there");
   expect_refused("", 65536, "Bitmap name cannot be empty");
   expect_refused(std::string(1024, 'x'), 65536, "Bitmap name is too long: 1024 bytes; at most 1023");
-  expect_refused("b", 256, "Granularity is under minimum (512 bytes)");
+  expect_refused("b", 256, "Granularity must be power of 2 and at least 512");
   expect_refused("b", uint64_t{1} << 32, "Granularity exceeds maximum (2147483648 bytes)");
-  expect_refused("b", 1000, "Granularity must be power of 2");
+  expect_refused("b", 1000, "Granularity must be power of 2 and at least 512");
   EXPECT_EQ(error_of([&] { store_->remove("b"); }).kind(), ErrorKind::not_found);
   EXPECT_THAT(error_of([&] { store_->clear("b"); }).what(), HasSubstr("Dirty bitmap 'b' not found"));
   EXPECT_THAT(error_of([&] { store_->merge("there", DirtyBitmap(mib, 16)); }).what(),

@@ -164,6 +164,11 @@ void FileStorage::discard(HostOffset offset, uint64_t length) {
 
 void FileStorage::truncate(uint64_t size) {
   check_writable();
+  if (block_device_) {
+    if (size <= fixed_size_) return;
+    throw Error(ErrorKind::no_space,
+                fmt::format("{}: a device of {} bytes cannot grow to {}", name_, fixed_size_, size));
+  }
   if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
     throw system_error(errno, fmt::format("{}: changing the size to {}", name_, size));
   }

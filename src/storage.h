@@ -49,6 +49,7 @@ class Storage {
   virtual void zero(HostOffset offset, uint64_t length, bool keep_space) = 0;
   // Gives the host's space of the range back where it can; afterwards it reads as zeros or as before. Never grows.
   virtual void discard(HostOffset offset, uint64_t length) = 0;
+  // Of a block device: nothing happens as long as `size` fits.
   virtual void truncate(uint64_t size) = 0;
   // Returns when everything written before it survives a power cut.
   virtual void flush() = 0;

@@ -30,13 +30,11 @@ ImageRewrite::ImageRewrite(const Layer& layer)
       storage_(*layer.storage),
       per_block_(layer.header.cluster_size() * 8 / layer.header.refcount_bits()),
       table_(read_refcount_table(storage_, layer.header)) {
-  next_cluster_ = divide_up(storage_.size(), layer_.header.cluster_size());
-  // A file may be shorter than what its counts speak of.
-  for (uint64_t index = table_.size(); index-- > next_cluster_ / per_block_;) {
+  for (uint64_t index = table_.size(); index-- > 0;) {
     if (block(index) == nullptr) continue;
     for (uint64_t i = per_block_; i-- > 0;) {
       if (count(index * per_block_ + i) != 0) {
-        next_cluster_ = std::max(next_cluster_, index * per_block_ + i + 1);
+        next_cluster_ = index * per_block_ + i + 1;
         return;
       }
     }

@@ -5,7 +5,7 @@
 //
 // Such changes alter refcounts and the "copied" flags that depend on them in many places, and no order of writes in
 // place keeps the two in step. So nothing in use is written to: what changes of the refcount structure, the L2 tables
-// and the L1 table is written anew behind the end of the file, and then the header changes over to it, in one sector.
+// and the L1 table is written anew behind all that is in use, and then the header changes over to it, in one sector.
 //
 //   header --> L1 --> L2 ...        header ---> new L1 ---> new L2 where flags change, else the old
 //          \-> refcount table                \-> new refcount table --> new blocks where counts change, else the old
@@ -68,7 +68,7 @@ class ImageRewrite {
   std::map<uint64_t, Bytes> blocks_;        // read so far, by index
   std::map<uint64_t, HostOffset> changed_;  // blocks that get a new place; 0 until they have one
   std::vector<uint64_t> freed_;             // clusters
-  uint64_t next_cluster_ = 0;               // behind all that is in use, and behind the end of the file
+  uint64_t next_cluster_ = 0;               // behind all that is in use
 };
 
 }  // namespace drydock::qcow2

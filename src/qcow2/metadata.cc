@@ -34,6 +34,7 @@ void Metadata::load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snaps
   guard_ = OverlapGuard(header.cluster_bits);
   refcounts_.emplace(*layer_->storage, header, guard_, vet_write, cache_bytes_ / 4);
   tables_.emplace(layer_, std::move(l1), guard_, vet_write);
+  freed_.clear();
   tail_.reset();
   file_size_ = layer_->storage->size();
   fresh_from_ = divide_up(file_size_, header.cluster_size());

@@ -2,9 +2,9 @@
 
 #include "src/qcow2/qcow2_image.h"
 
-#include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
+#include "src/qcow2/l1_table.h"
 #include "src/qcow2/refcounts.h"
 #include "src/qcow2/repair.h"
 
@@ -15,17 +15,6 @@ namespace {
 constexpr uint64_t sector_size = 512;
 
 const char* crypt_method_name(CryptMethod method) { return method == CryptMethod::luks ? "LUKS" : "AES"; }
-
-// Names of `storage`'s tables are checked against its size once, so that a truncated image is refused at the door and
-// not in the middle of a copy.
-void check_within_file(const Storage& storage, uint64_t file_size, HostOffset offset, uint64_t length,
-                       std::string_view what) {
-  if (range_fits(offset.value(), length, file_size)) return;
-  throw Error(
-      ErrorKind::truncated,
-      fmt::format("{}: the file is truncated, or its metadata damaged: {} lies at {:#x}, but the file ends at {:#x}",
-                  printable(storage.name()), what, offset.value(), file_size));
-}
 
 }  // namespace
 
@@ -45,7 +34,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
     throw Error(ErrorKind::unsupported, fmt::format("{}: the image is encrypted ({}); encrypted images cannot be read",
                                                     name, crypt_method_name(header.crypt_method)));
   }
-  std::vector<uint64_t> l1 = read_active_l1();
+  std::vector<uint64_t> l1 = read_active_l1_table(*layer_->storage, header);
   check_refcount_blocks();
   check_snapshot_tables();
   open_data_file(chain);
@@ -105,7 +94,8 @@ std::shared_ptr<Disk> Qcow2Image::snapshot_disk(size_t index) const {
   const Snapshot& snapshot = snapshots_.at(index);
   const std::string what = fmt::format("the L1 table of snapshot '{}'", printable(snapshot.info.name));
   const uint64_t size = round_down(snapshot.info.disk_size, sector_size);
-  std::vector<uint64_t> l1 = read_l1(snapshot.l1_offset, snapshot.l1_entries, size, what);
+  std::vector<uint64_t> l1 =
+      read_l1_table(*layer_->storage, header(), snapshot.l1_offset, snapshot.l1_entries, size, what);
   return std::make_shared<Qcow2Disk>(layer_, std::make_shared<FrozenClusterMap>(layer_, std::move(l1)), size);
 }
 
@@ -120,41 +110,6 @@ std::vector<std::string> Qcow2Image::warnings() const {
         fmt::format("{}: the image was not closed cleanly; its reference counts may be out of date", name));
   }
   return warnings;
-}
-
-std::vector<uint64_t> Qcow2Image::read_l1(HostOffset offset, uint64_t entries, uint64_t size,
-                                          std::string_view what) const {
-  const Header& header = layer_->header;
-  const Storage& storage = *layer_->storage;
-  const std::string name = printable(storage.name());
-  const uint64_t needed = divide_up(size, header.l2_coverage());
-  if (entries * sizeof(uint64_t) > max_l1_table_bytes) {
-    throw Error(ErrorKind::invalid, fmt::format("{}: {} is too large: {} entries", name, what, entries));
-  }
-  if (needed > entries) {
-    throw Error(ErrorKind::invalid, fmt::format("{}: {} is too small: {} entries cannot describe a disk of {} bytes",
-                                                name, what, entries, size));
-  }
-  if (!offset.is_aligned(header.cluster_size())) {
-    throw Error(ErrorKind::invalid,
-                fmt::format("{}: {} lies at {:#x}, which is not aligned to a cluster", name, what, offset.value()));
-  }
-  std::vector<uint64_t> l1(needed);
-  read_exactly(storage, offset, std::as_writable_bytes(std::span(l1)), what);
-  const uint64_t file_size = storage.size();
-  for (uint64_t& entry : l1) {
-    entry = byte_swap(entry);
-    const HostOffset table = l2_table_offset(entry);
-    if (table != HostOffset(0)) check_within_file(storage, file_size, table, header.cluster_size(), "an L2 table");
-  }
-  return l1;
-}
-
-// A writer takes in the entries behind the disk's end, too: it may make the disk larger.
-std::vector<uint64_t> Qcow2Image::read_active_l1() const {
-  const uint64_t described = uint64_t{header().l1_entries} * header().l2_coverage();
-  return read_l1(header().l1_offset, header().l1_entries, storage().writable() ? described : size_in_header(),
-                 "the L1 table");
 }
 
 void Qcow2Image::check_refcount_blocks() const {

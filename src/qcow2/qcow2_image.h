@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <functional>
+
 #include "src/chain.h"
 #include "src/image.h"
 #include "src/qcow2/snapshot_table.h"
@@ -49,10 +51,9 @@ class Qcow2Image final : public Image {
   void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
   WritableDisk& writable_disk();
   void check_snapshots_possible() const;
-  // After a change of the file: what describes it is read again.
-  void read_again();
   void read_snapshots();
   void switch_to(const Snapshot& snapshot);
+  void change(const std::function<void()>& make);
   void drop_snapshot_table(ImageRewrite& rewrite) const;
   // Runs `change`, which changes the disk's size to `size`, with the bitmaps kept in step, also when it fails.
   void with_bitmaps_resized(uint64_t size, const std::function<void()>& change);
@@ -64,9 +65,6 @@ class Qcow2Image final : public Image {
   void clear_last_cluster_tail(uint64_t size);
   void open_data_file(const Chain& chain);
   void open_backing(Chain& chain);
-  // Reads the entries that a disk of `size` bytes needs. `what` is for messages ("the L1 table").
-  std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries, uint64_t size, std::string_view what) const;
-  std::vector<uint64_t> read_active_l1() const;
   void check_refcount_blocks() const;
   void check_snapshot_tables() const;
 

@@ -38,18 +38,15 @@ WritableDisk& Qcow2Image::writable_disk() {
   throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
 }
 
-void Qcow2Image::read_again() {
-  const Header now = read_header(*layer_->storage);
-  Header& header = layer_->header;
-  header.size = now.size;
-  header.l1_offset = now.l1_offset;
-  header.l1_entries = now.l1_entries;
-  header.refcount_table_offset = now.refcount_table_offset;
-  header.refcount_table_clusters = now.refcount_table_clusters;
-  header.snapshots_offset = now.snapshots_offset;
-  header.snapshot_count = now.snapshot_count;
+// Whatever comes of it, the snapshots are those of the file afterwards.
+void Qcow2Image::change(const std::function<void()>& make) {
+  try {
+    writable_disk().exclusively(make);
+  } catch (const Error&) {
+    read_snapshots();
+    throw;
+  }
   read_snapshots();
-  writable_disk_->reload(read_active_l1(), snapshots_, size_in_header());
 }
 
 void Qcow2Image::check_snapshots_possible() const {
@@ -69,7 +66,7 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: holds {} snapshots, and cannot hold more", printable(path()), snapshots_.size()));
   }
-  writable_disk().exclusively([&] {
+  change([&] {
     using namespace std::chrono;
     const auto now = system_clock::now().time_since_epoch();
     Snapshot added{.l1_offset = header().l1_offset, .l1_entries = header().l1_entries};
@@ -87,13 +84,13 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
     rewrite.add_references(l1);
     drop_snapshot_table(rewrite);
     rewrite.finish(std::move(l1), header().size, snapshots);
-    read_again();
+    writable_disk_->read_again();
   });
 }
 
 void Qcow2Image::apply_snapshot(size_t index) {
   check_snapshots_possible();
-  writable_disk().exclusively([&] {
+  change([&] {
     const Snapshot& snapshot = snapshots_.at(index);
     writable_disk_->bitmaps().make_ready();
     writable_disk_->bitmaps().record(whole(*disk_));
@@ -112,12 +109,12 @@ void Qcow2Image::switch_to(const Snapshot& snapshot) {
   drop_snapshot_table(rewrite);
   l1.resize(std::max(l1.size(), divide_up(snapshot.info.disk_size, header().l2_coverage())));
   rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_);
-  read_again();
+  writable_disk_->read_again();
 }
 
 void Qcow2Image::delete_snapshot(size_t index) {
   check_snapshots_possible();
-  writable_disk().exclusively([&] {
+  change([&] {
     const Snapshot& snapshot = snapshots_.at(index);
     std::vector<Snapshot> snapshots = snapshots_;
     snapshots.erase(snapshots.begin() + static_cast<std::ptrdiff_t>(index));
@@ -129,7 +126,7 @@ void Qcow2Image::delete_snapshot(size_t index) {
     rewrite.drop_clusters(header().l1_offset, l1.size() * sizeof(uint64_t));
     drop_snapshot_table(rewrite);
     rewrite.finish(std::move(l1), header().size, snapshots);
-    read_again();
+    writable_disk_->read_again();
   });
 }
 
@@ -164,10 +161,11 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
                             printable(path())));
   }
   if (size < disk.size()) {
-    disk.exclusively([&] { with_bitmaps_resized(size, [&] { shrink(size); }); });
+    change([&] { with_bitmaps_resized(size, [&] { shrink(size); }); });
   } else {
     clear_last_cluster_tail(size);
-    disk.exclusively([&] { with_bitmaps_resized(size, [&] { grow(size, preallocation); }); });
+    if (divide_up(size, header().l2_coverage()) > header().l1_entries) change([&] { grow_l1(size); });
+    change([&] { with_bitmaps_resized(size, [&] { grow(size, preallocation); }); });
   }
 }
 
@@ -183,14 +181,13 @@ void Qcow2Image::shrink(uint64_t size) {
   }
   metadata.settle();
   if (header().data_file_raw()) layer_->data_storage->truncate(size);
-  read_again();
+  writable_disk_->read_again();
 }
 
 // What the new part of the disk needs in the tables is put there while nobody can see it; the size comes last.
 void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
   Metadata& metadata = writable_disk_->metadata();
   const GuestOffset old_end(round_up(disk_->size(), header().cluster_size()));
-  if (divide_up(size, header().l2_coverage()) > header().l1_entries) grow_l1(size);
   if (header().data_file_raw()) layer_->data_storage->truncate(size);
   // A disk that was being made smaller when the power went may have left its mappings there.
   const GuestOffset new_end(round_up(size, header().cluster_size()));
@@ -211,7 +208,7 @@ void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
   metadata.settle();
   HeaderFields(*layer_->storage).set_size(size).store();
   layer_->storage->flush();
-  read_again();
+  writable_disk_->read_again();
 }
 
 void Qcow2Image::grow_l1(uint64_t size) {
@@ -228,7 +225,7 @@ void Qcow2Image::grow_l1(uint64_t size) {
   storage.flush();
   metadata.free(header().l1_offset, old_bytes);
   metadata.settle();
-  read_again();
+  writable_disk_->read_again();
 }
 
 // What a disk that was made smaller left behind its end in its last cluster must not come back, nor may what a larger
@@ -242,7 +239,7 @@ void Qcow2Image::clear_last_cluster_tail(uint64_t size) {
   const GuestOffset last_sector(old_size - sector_size);
   disk_->read(last_sector, last);
   disk_->write(last_sector, last);
-  writable_disk_->exclusively([&] {
+  change([&] {
     const Mapping mapping = writable_disk_->metadata().translate({last_sector, sector_size});
     preallocate(*layer_->data_storage, mapping.host + sector_size, tail, Preallocation::full);
   });

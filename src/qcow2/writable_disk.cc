@@ -7,6 +7,7 @@
 
 #include "src/error.h"
 #include "src/qcow2/compression.h"
+#include "src/qcow2/l1_table.h"
 
 namespace drydock::qcow2 {
 
@@ -14,6 +15,7 @@ namespace {
 
 // Up to here a write and the bytes copied around it go out in one piece.
 constexpr uint64_t max_joined_write = 256 << 10;
+constexpr uint64_t sector_size = 512;
 constexpr uint64_t zero_block = 64 << 10;
 
 }  // namespace
@@ -45,6 +47,8 @@ WritableDisk::~WritableDisk() {
 }
 
 void WritableDisk::close() {
+  if (closed_) return;
+  catch_up();
   const IoGate::Closure closure(*gate_);
   if (closed_) return;
   bitmaps_.close();
@@ -54,15 +58,48 @@ void WritableDisk::close() {
 
 void WritableDisk::exclusively(const std::function<void()>& change) {
   check_open();
+  catch_up();
   const IoGate::Closure closure(*gate_);
   metadata_->check_usable();
   metadata_->settle();
-  change();
+  try {
+    change();
+  } catch (const Error&) {
+    behind_ = true;
+    read_again_if_possible();
+    throw;
+  }
 }
 
-void WritableDisk::reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots, uint64_t size) {
-  metadata_->reload(std::move(l1), snapshots);
-  reader_.set_size(size);
+// The failure before is the one to tell.
+void WritableDisk::read_again_if_possible() {
+  try {
+    read_again();
+  } catch (const Error&) {
+    return;
+  }
+}
+
+// What a change that failed half-way has left undone.
+void WritableDisk::catch_up() {
+  if (!behind_) return;
+  const IoGate::Closure closure(*gate_);
+  if (behind_) read_again();
+}
+
+void WritableDisk::read_again() {
+  const Header now = read_header(*layer_->storage);
+  Header& header = layer_->header;
+  header.size = now.size;
+  header.l1_offset = now.l1_offset;
+  header.l1_entries = now.l1_entries;
+  header.refcount_table_offset = now.refcount_table_offset;
+  header.refcount_table_clusters = now.refcount_table_clusters;
+  header.snapshots_offset = now.snapshots_offset;
+  header.snapshot_count = now.snapshot_count;
+  metadata_->reload(read_active_l1_table(*layer_->storage, now), read_snapshot_table(*layer_->storage, now));
+  reader_.set_size(round_down(now.size, sector_size));
+  behind_ = false;
 }
 
 void WritableDisk::check_open() const {
@@ -79,11 +116,15 @@ std::vector<Extent> WritableDisk::map(GuestRange range, size_t max_extents) cons
   return reader_.map(range, max_extents);
 }
 
-void WritableDisk::flush() { metadata_->flush(); }
+void WritableDisk::flush() {
+  catch_up();
+  metadata_->flush();
+}
 
 // Before each change, without a pass.
 void WritableDisk::make_room() {
   check_open();
+  catch_up();
   if (metadata_->wants_commit()) metadata_->commit();
 }
 

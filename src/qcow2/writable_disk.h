@@ -34,13 +34,15 @@ class WritableDisk final : public Disk {
   // be written is lost then.
   void close();
 
-  // Runs `change` with everything in the file and all requests waiting. What it changes there it makes known with
-  // reload().
+  // Runs `change` with everything in the file and all requests waiting. When it has changed the file it calls
+  // read_again(). After a failure the file may have the state before or the one after: then that is found out here, or,
+  // where it fails as well, reading goes on as before and the next change begins with it.
   void exclusively(const std::function<void()>& change);
+  // Goes on from what the file has.
+  void read_again();
   Metadata& metadata() { return *metadata_; }
   // Its operations are for exclusively().
   BitmapStore& bitmaps() { return bitmaps_; }
-  void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots, uint64_t size);
 
   uint64_t size() const override { return reader_.size(); }
   bool writable() const override { return true; }
@@ -65,6 +67,8 @@ class WritableDisk final : public Disk {
   };
 
   void bitmap_directory_moved(const std::optional<BitmapsExtension>& now);
+  void catch_up();
+  void read_again_if_possible();
   void make_room();
   uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
   void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);
@@ -87,6 +91,7 @@ class WritableDisk final : public Disk {
   BitmapStore bitmaps_;
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
+  std::atomic<bool> behind_ = false;  // the file may have another state than memory
 };
 
 }  // namespace drydock::qcow2

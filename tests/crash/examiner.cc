@@ -2,6 +2,8 @@
 
 #include "tests/crash/examiner.h"
 
+#include <algorithm>
+
 #include "src/error.h"
 #include "src/memory_storage.h"
 #include "src/qcow2/check.h"
@@ -11,6 +13,8 @@
 namespace drydock::crash {
 
 namespace {
+
+constexpr size_t most_findings_shown = 6;
 
 // Runs `action`, and puts before what it throws where that was.
 template <class Action>
@@ -49,6 +53,15 @@ CrashFiles Examiner::examine(const CrashFiles& crash, const GuestModel& model, R
   return recovered;
 }
 
+void Examiner::examine_closed(const CrashFiles& files, const GuestModel& model, bool leaks_allowed) const {
+  at("after closing", [&] {
+    const auto storage = std::make_shared<MemoryStorage>(files.image, "image", false);
+    const auto data = std::make_shared<MemoryStorage>(files.data, "data", false);
+    model.expect_closed(*Image::open(storage, open_options(configuration_, data, files_.backing, false)));
+    check(files, qemu_percent_ > 0, leaks_allowed);
+  });
+}
+
 bool Examiner::examine_reading(const CrashFiles& crash, const GuestModel& model) const {
   const auto storage = std::make_shared<MemoryStorage>(crash.image, "image", false);
   const auto data = std::make_shared<MemoryStorage>(crash.data, "data", false);
@@ -71,7 +84,8 @@ void Examiner::check(const CrashFiles& crash, bool by_qemu, bool leaks_allowed) 
   if (result.failure) throw Violation(fmt::format("the check stopped: {}", result.failure->what()));
   if (result.corruptions != 0 || result.check_errors != 0 || (result.leaks != 0 && !leaks_allowed)) {
     std::string text;
-    for (const qcow2::Finding& finding : result.findings) text += "\n    " + finding.message;
+    const size_t shown = std::min(result.findings.size(), most_findings_shown);
+    for (size_t i = 0; i < shown; ++i) text += "\n    " + result.findings[i].message;
     throw Violation("check:" + text);
   }
   if (by_qemu) check_by_qemu(crash, leaks_allowed);

@@ -3,8 +3,14 @@
 #include "tests/crash/recording_storage.h"
 
 #include <algorithm>
+#include <array>
 
 namespace drydock::crash {
+
+std::string_view change_name(ChangeKind kind) {
+  static constexpr std::array<std::string_view, 4> names{"write", "zero", "discard", "truncate"};
+  return names[static_cast<size_t>(kind)];
+}
 
 RecordingStorage::RecordingStorage(const std::vector<std::byte>& bytes, std::string name, DiscardReads discard_reads)
     : live_(bytes, std::move(name)), stable_(bytes), discard_reads_(discard_reads) {}

@@ -20,6 +20,8 @@ namespace drydock::crash {
 
 enum class ChangeKind { write, zero, discard, truncate };
 
+std::string_view change_name(ChangeKind kind);
+
 struct Change {
   ChangeKind kind = ChangeKind::write;
   uint64_t offset = 0;           // of a truncate: the new size

@@ -106,7 +106,7 @@ void Replay::Session::run(uint64_t steps) {
     crash();
     guest.close();
     crash();
-    if (level_ == 0) replay_.examiner_.check_strictly({bytes_of(*image_), bytes_of(*data_)});
+    replay_.examiner_.examine_closed({bytes_of(*image_), bytes_of(*data_)}, model_, level_ > 0);
   }
   replay_.result_.refused += guest.refused();
   image_->set_observer({});
@@ -127,6 +127,11 @@ void Replay::Session::crash() {
   if (level_ == 0) {
     replay_.trace(fmt::format("power cut {}: lost {}; {} + {} changes not flushed", number, loss_name(loss),
                               image_->pending().size(), data_->pending().size()));
+  }
+  if (replay_.options_.only_crash) {
+    for (const Change& change : image_->pending()) {
+      replay_.trace(fmt::format("  {} {} bytes at {:#x}", change_name(change.kind), change.length, change.offset));
+    }
   }
   const CrashFiles files = files_after_crash(loss, random.fork());
   try {

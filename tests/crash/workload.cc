@@ -15,13 +15,15 @@ namespace {
 
 constexpr uint64_t largest_write = 256 << 10;  // bytes, unless a cluster is larger
 constexpr size_t most_snapshots = 4;
+constexpr size_t most_bitmaps = 3;
 
 constexpr std::array<std::string_view, step_kind_count> kind_names{
-    "write",          "write compressed", "zero",   "discard", "read", "flush", "create snapshot",
-    "apply snapshot", "delete snapshot",  "resize", "reopen"};
+    "write",          "write compressed", "zero",   "discard",    "read",          "flush",        "create snapshot",
+    "apply snapshot", "delete snapshot",  "resize", "add bitmap", "remove bitmap", "clear bitmap", "enable bitmap",
+    "disable bitmap", "merge bitmap",     "reopen"};
 
 // How often each kind comes at most, against the others.
-constexpr std::array<unsigned, step_kind_count> usual_weights{40, 8, 10, 14, 4, 14, 3, 2, 3, 3, 3};
+constexpr std::array<unsigned, step_kind_count> usual_weights{40, 8, 10, 14, 4, 14, 3, 2, 3, 3, 3, 1, 2, 2, 2, 2, 3};
 
 // Kinds of Error by which an image says that it cannot do this at all.
 bool is_refusal(const Error& error) {
@@ -35,9 +37,13 @@ bool is_of_snapshot(StepKind kind) {
   return kind == StepKind::create_snapshot || kind == StepKind::apply_snapshot || kind == StepKind::delete_snapshot;
 }
 
+bool is_of_bitmap(StepKind kind) { return kind >= StepKind::add_bitmap && kind <= StepKind::merge_bitmap; }
+
 std::string Step::describe() const {
   std::string text = fmt::format("{}: {}", number, kind_names[static_cast<size_t>(kind)]);
-  if (is_of_snapshot(kind)) return text + " " + name;
+  if (kind == StepKind::merge_bitmap) return text + fmt::format(" {} into {}", source, name);
+  if (kind == StepKind::add_bitmap) return text + fmt::format(" {}{}", name, enabled ? "" : ", disabled");
+  if (is_of_snapshot(kind) || is_of_bitmap(kind)) return text + " " + name;
   if (kind == StepKind::flush || kind == StepKind::reopen) return text;
   if (kind == StepKind::resize) return text + fmt::format(" to {}", length);
   text += fmt::format(" {} bytes at {}", length, offset);
@@ -82,6 +88,8 @@ Step StepSource::next(const GuestModel& model) {
   Step step{.kind = random_kind(), .number = next_number_++};
   if (is_of_snapshot(step.kind)) {
     name_snapshot(step, model);
+  } else if (is_of_bitmap(step.kind)) {
+    name_bitmap(step, model);
   } else if (step.kind == StepKind::resize) {
     step.length = random_new_size(model.disk().size());
   } else if (step.kind == StepKind::write_compressed) {
@@ -154,6 +162,20 @@ void StepSource::name_snapshot(Step& step, const GuestModel& model) {
                                                      : names[random_.below(names.size())];
 }
 
+void StepSource::name_bitmap(Step& step, const GuestModel& model) {
+  const std::vector<std::string> names = model.bitmaps().names();
+  if (names.empty()) step.kind = StepKind::add_bitmap;
+  if (step.kind == StepKind::add_bitmap && names.size() >= most_bitmaps) step.kind = StepKind::remove_bitmap;
+  if (step.kind == StepKind::add_bitmap) {
+    step.name = fmt::format("since-step-{}", step.number);
+    step.length = uint64_t{512} << random_.below(9);
+    step.enabled = random_.chance(70);
+    return;
+  }
+  step.name = names[random_.below(names.size())];
+  step.source = names[random_.below(names.size())];
+}
+
 size_t Guest::snapshot_index(const std::string& name) const {
   const auto& snapshots = image_->snapshots();
   const auto found = std::ranges::find(snapshots, name, &SnapshotInfo::name);
@@ -167,11 +189,37 @@ void Guest::change_snapshots(const Step& step) {
       model_.create_snapshot(step.name);
       return image_->create_snapshot(step.name);
     case StepKind::apply_snapshot:
-      model_.disk().replace(model_.contents_of_snapshot(step.name));
-      return image_->apply_snapshot(snapshot_index(step.name));
+      model_.apply_snapshot(step.name);
+      image_->apply_snapshot(snapshot_index(step.name));
+      return model_.bitmaps().resized();
     default:
       model_.delete_snapshot(step.name);
       return image_->delete_snapshot(snapshot_index(step.name));
+  }
+}
+
+void Guest::change_bitmaps(const Step& step) {
+  BitmapModel& bitmaps = model_.bitmaps();
+  bitmaps.touching(step.name);
+  switch (step.kind) {
+    case StepKind::add_bitmap:
+      image_->add_bitmap(step.name, step.length, step.enabled);
+      return bitmaps.added(step.name, step.enabled, model_.disk());
+    case StepKind::remove_bitmap:
+      image_->remove_bitmap(step.name);
+      return bitmaps.removed(step.name);
+    case StepKind::clear_bitmap:
+      image_->clear_bitmap(step.name);
+      return bitmaps.cleared(step.name, model_.disk());
+    case StepKind::enable_bitmap:
+      image_->enable_bitmap(step.name);
+      return bitmaps.enabled(step.name, model_.disk());
+    case StepKind::disable_bitmap:
+      image_->disable_bitmap(step.name);
+      return bitmaps.disabled(step.name, model_.disk());
+    default:
+      image_->merge_bitmap(step.name, *image_, step.source);
+      return bitmaps.merged(step.name, step.source, model_.disk());
   }
 }
 
@@ -179,13 +227,18 @@ void Guest::perform_or_refuse(const Step& step) {
   const GuestModel before = model_;
   try {
     if (step.kind == StepKind::resize) {
-      model_.disk().resize(step.length);
+      model_.resize(step.length);
       image_->resize(step.length, Preallocation::off);
+      model_.bitmaps().resized();
+    } else if (is_of_bitmap(step.kind)) {
+      change_bitmaps(step);
     } else {
       change_snapshots(step);
     }
   } catch (const Error& error) {
-    if (!is_refusal(error)) throw;
+    const bool bitmaps_cannot_follow =
+        step.kind == StepKind::resize && error.kind() == ErrorKind::invalid && !before.bitmaps().empty();
+    if (!is_refusal(error) && !bitmaps_cannot_follow) throw;
     model_ = before;
     ++refused_;
   }
@@ -223,6 +276,12 @@ void Guest::perform(const Step& step) {
     case StepKind::apply_snapshot:
     case StepKind::delete_snapshot:
     case StepKind::resize:
+    case StepKind::add_bitmap:
+    case StepKind::remove_bitmap:
+    case StepKind::clear_bitmap:
+    case StepKind::enable_bitmap:
+    case StepKind::disable_bitmap:
+    case StepKind::merge_bitmap:
       return perform_or_refuse(step);
     case StepKind::reopen:
       close();

@@ -31,11 +31,18 @@ enum class StepKind {
   apply_snapshot,
   delete_snapshot,
   resize,
+  add_bitmap,
+  remove_bitmap,
+  clear_bitmap,
+  enable_bitmap,
+  disable_bitmap,
+  merge_bitmap,
   reopen,  // closes the image and opens it again
 };
-inline constexpr unsigned step_kind_count = 11;
+inline constexpr unsigned step_kind_count = 17;
 
 bool is_of_snapshot(StepKind kind);
+bool is_of_bitmap(StepKind kind);
 
 struct Step {
   StepKind kind = StepKind::flush;
@@ -44,7 +51,9 @@ struct Step {
   uint64_t length = 0;      // bytes; of a resize: the new size
   bool keep_space = false;  // of zero
   bool repetitive = false;  // of writes: bytes that compress well
-  std::string name;         // of a snapshot
+  std::string name;         // of a snapshot or bitmap
+  std::string source;       // of a merge: the bitmap whose marks are taken
+  bool enabled = true;      // of a new bitmap: records
 
   std::string describe() const;
   // What a write writes: every whole sector begins with the step's number and its own.
@@ -66,6 +75,7 @@ class StepSource {
   uint64_t random_length();
   uint64_t random_new_size(uint64_t disk_size);
   void name_snapshot(Step& step, const GuestModel& model);
+  void name_bitmap(Step& step, const GuestModel& model);
 
   const Configuration& configuration_;
   Random random_;
@@ -95,6 +105,7 @@ class Guest {
  private:
   void perform_or_refuse(const Step& step);
   void change_snapshots(const Step& step);
+  void change_bitmaps(const Step& step);
   size_t snapshot_index(const std::string& name) const;
 
   Opener open_;

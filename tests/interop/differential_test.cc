@@ -66,7 +66,7 @@ class Differential : public testing::TestWithParam<uint64_t> {
 
   // Both programs read what the model says, and both find the image without any fault.
   void expect_sound(const Copy& copy) const {
-    copy.model.expect_now(*open(copy, false));
+    copy.model.expect_closed(*open(copy, false));
     const qcow2::CheckResult result = qcow2::check(open(copy, false)->storage());
     EXPECT_TRUE(result.clean()) << (result.findings.empty() ? "?" : result.findings.front().message);
     const test::Outcome outcome = test::run({"qemu-img", "check", "-f", "qcow2", copy.dir.file("image")});

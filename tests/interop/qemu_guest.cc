@@ -66,9 +66,11 @@ bool QemuGuest::perform(const crash::Step& step) {
   }
 }
 
-// Only making a snapshot may be refused: for some images QEMU makes none, in others a count would not fit its bits.
+// Images of version 2 hold no bitmaps. Making a snapshot may be refused: for some images QEMU makes none, in others a
+// count would not fit its bits.
 bool QemuGuest::change_image(const crash::Step& step) {
   const std::string image = dir_.file("image");
+  if (is_of_bitmap(step.kind) && configuration_.version < 3) return false;
   switch (step.kind) {
     case StepKind::create_snapshot:
       if (run({"qemu-img", "snapshot", "-c", step.name, image}).status != 0) return false;
@@ -76,16 +78,42 @@ bool QemuGuest::change_image(const crash::Step& step) {
       break;
     case StepKind::apply_snapshot:
       run_ok({"qemu-img", "snapshot", "-a", step.name, image});
-      model_.disk().replace(model_.contents_of_snapshot(step.name));
+      model_.apply_snapshot(step.name);
       break;
     case StepKind::delete_snapshot:
       run_ok({"qemu-img", "snapshot", "-d", step.name, image});
       model_.delete_snapshot(step.name);
       break;
+    case StepKind::add_bitmap:
+      run_ok({"qemu-img", "bitmap", "--add", step.enabled ? "--enable" : "--disable", "-g", std::to_string(step.length),
+              image, step.name});
+      model_.bitmaps().added(step.name, step.enabled, model_.disk());
+      break;
+    case StepKind::remove_bitmap:
+      run_ok({"qemu-img", "bitmap", "--remove", image, step.name});
+      model_.bitmaps().removed(step.name);
+      break;
+    case StepKind::clear_bitmap:
+      run_ok({"qemu-img", "bitmap", "--clear", image, step.name});
+      model_.bitmaps().cleared(step.name, model_.disk());
+      break;
+    case StepKind::enable_bitmap:
+      run_ok({"qemu-img", "bitmap", "--enable", image, step.name});
+      model_.bitmaps().enabled(step.name, model_.disk());
+      break;
+    case StepKind::disable_bitmap:
+      run_ok({"qemu-img", "bitmap", "--disable", image, step.name});
+      model_.bitmaps().disabled(step.name, model_.disk());
+      break;
+    case StepKind::merge_bitmap:
+      run_ok({"qemu-img", "bitmap", "--merge", step.source, image, step.name});
+      model_.bitmaps().merged(step.name, step.source, model_.disk());
+      break;
     default:
       run_ok({"qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", image, std::to_string(step.length)});
-      model_.disk().resize(step.length);
+      model_.resize(step.length);
   }
+  model_.bitmaps().resized();
   model_.flushed();
   return true;
 }

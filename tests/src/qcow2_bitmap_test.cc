@@ -20,7 +20,6 @@ namespace {
 using test::CrashStorage;
 using test::error_of;
 using testing::HasSubstr;
-using testing::UnorderedElementsAre;
 
 constexpr uint64_t mib = 1 << 20;
 
@@ -249,7 +248,7 @@ TEST_P(Bitmaps, what_is_replaced_is_given_back) {
   reopen();
   allocator_->commit();
   const size_t after_once = allocator_->in_use();
-  for (int i = 0; i < 5; ++i) {
+  for (uint64_t i = 0; i < 5; ++i) {
     record({GuestOffset(512 * i), 512});
     reopen();
   }

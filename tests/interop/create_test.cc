@@ -77,7 +77,7 @@ class Create : public testing::Test {
   // The same words for both; the outcome of each.
   std::pair<test::Outcome, test::Outcome> create(const Words& words) {
     for (const std::string& folder : {ours_, theirs_}) {
-      for (const std::string name : {"x", "d"}) fs::remove(folder + "/" + name);
+      for (const std::string name : {"x", "d"}) fs::remove(fs::path(folder) / name);
     }
     Words ours{test::drydock_program(), "create"};
     Words theirs{"qemu-img", "create"};
@@ -123,7 +123,8 @@ class Create : public testing::Test {
 TEST_F(Create, images_of_all_cluster_sizes_and_preallocations_equal_qemus) {
   for (const std::string cluster : {"512", "4k", "64k", "2M"}) {
     for (const std::string mode : {"off", "metadata", "falloc", "full"}) {
-      expect_same_image({"-f", "qcow2", "-o", "cluster_size=" + cluster + ",preallocation=" + mode, "x", "3M"});
+      expect_same_image(
+          {"-f", "qcow2", "-o", fmt::format("cluster_size={},preallocation={}", cluster, mode), "x", "3M"});
     }
   }
 }

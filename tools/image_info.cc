@@ -80,18 +80,6 @@ std::string clock_text(uint64_t nanoseconds) {
                      nanoseconds / 1'000'000 % 1000);
 }
 
-std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
-  std::string text =
-      fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
-  for (const SnapshotInfo& snapshot : snapshots) {
-    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", printable(snapshot.id), printable(snapshot.name),
-                        human_size(snapshot.vm_state_size), date_text(snapshot.date_seconds),
-                        clock_text(snapshot.vm_clock_nanoseconds),
-                        snapshot.instruction_count ? std::to_string(*snapshot.instruction_count) : "");
-  }
-  return text;
-}
-
 std::string bitmaps_text(const qcow2::Qcow2Image& image) {
   const auto bitmaps = qcow2::read_bitmap_directory(image.storage(), image.header());
   std::string text = bitmaps.empty() ? "" : "    bitmaps:\n";
@@ -129,6 +117,18 @@ std::string qcow2_specific_text(const qcow2::Qcow2Image& image) {
 }
 
 }  // namespace
+
+std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
+  std::string text =
+      fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+  for (const SnapshotInfo& snapshot : snapshots) {
+    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", printable(snapshot.id), printable(snapshot.name),
+                        human_size(snapshot.vm_state_size), date_text(snapshot.date_seconds),
+                        clock_text(snapshot.vm_clock_nanoseconds),
+                        snapshot.instruction_count ? std::to_string(*snapshot.instruction_count) : "");
+  }
+  return text;
+}
 
 json image_info_json(const Image& image) {
   json result{{"filename", text_value(image.path())},

@@ -13,5 +13,7 @@ namespace drydock::cli {
 
 nlohmann::json image_info_json(const Image& image);
 std::string image_info_text(const Image& image);
+// The table of snapshots, with its heads.
+std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots);
 
 }  // namespace drydock::cli

@@ -74,7 +74,8 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
                   .name = snapshot_name,
                   .disk_size = header().size,
                   .date_seconds = static_cast<uint32_t>(duration_cast<seconds>(now).count()),
-                  .date_nanoseconds = static_cast<uint32_t>(duration_cast<nanoseconds>(now).count() % 1'000'000'000)};
+                  .date_nanoseconds = static_cast<uint32_t>(duration_cast<nanoseconds>(now).count() % 1'000'000'000),
+                  .instruction_count = 0};
     std::vector<Snapshot> snapshots = snapshots_;
     snapshots.push_back(added);
 

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// drydock bench: many equal requests to an image's disk, several at a time, and how long they took; as qemu-img bench.
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "src/error.h"
+#include "tools/commands.h"
+#include "tools/output_format.h"
+
+namespace drydock::cli {
+
+namespace {
+
+constexpr uint64_t max_request = 1 << 30;  // bytes
+constexpr uint64_t max_depth = 1024;
+
+struct Plan {
+  bool write = false;
+  uint64_t count = 75000;
+  uint64_t depth = 64;
+  uint64_t bytes = 4096;
+  uint64_t step = 4096;
+  uint64_t offset = 0;
+  uint64_t flush_interval = 0;  // requests; 0: no flushes
+  std::byte pattern{0};
+};
+
+uint64_t number(const ParsedOptions& options, std::string_view name, uint64_t otherwise, uint64_t most) {
+  const auto text = options.value(name);
+  if (!text) return otherwise;
+  const uint64_t value = parse_size(*text, name);
+  if (value > most) usage_error(fmt::format("Invalid {} specified: at most {} is possible", name, most));
+  return value;
+}
+
+Plan parse_plan(const ParsedOptions& options) {
+  Plan plan;
+  plan.write = options.has("write");
+  plan.count = number(options, "count", plan.count, INT64_MAX);
+  plan.depth = number(options, "depth", plan.depth, max_depth);
+  plan.bytes = number(options, "buffer-size", plan.bytes, max_request);
+  plan.step = number(options, "step-size", plan.bytes, INT64_MAX);
+  plan.offset = number(options, "offset", 0, INT64_MAX);
+  plan.flush_interval = number(options, "flush-interval", 0, INT64_MAX);
+  plan.pattern = static_cast<std::byte>(number(options, "pattern", 0, 255));
+  if (plan.depth == 0 || plan.bytes == 0) usage_error("depth and buffer size must be at least 1");
+  const auto distance = checked_mul(plan.count, plan.step);
+  if (!distance || !checked_add(*distance, plan.offset)) usage_error("so many steps go too far");
+  if (plan.flush_interval > 0 && !plan.write) usage_error("--flush-interval is only available in write tests");
+  if (plan.flush_interval > 0 && plan.flush_interval < plan.depth) {
+    usage_error("Flush interval can't be smaller than depth");
+  }
+  return plan;
+}
+
+// Where request `index` goes: on from the offset by steps, around the disk's end.
+GuestOffset place_of(const Plan& plan, uint64_t index, uint64_t disk_size) {
+  const uint64_t room = disk_size - plan.bytes + 1;
+  return GuestOffset((index * plan.step + plan.offset) % room);
+}
+
+// The requests are synchronous, so that as many threads as there may be requests under way share them; more than a few
+// for each processor would only wait for it.
+void run_requests(Disk& disk, const Plan& plan) {
+  std::atomic<uint64_t> next = 0;
+  std::mutex failure_mutex;
+  std::exception_ptr failure;
+  auto work = [&] {
+    std::vector<std::byte> buffer(plan.bytes, plan.pattern);
+    try {
+      for (uint64_t index = next++; index < plan.count; index = next++) {
+        const GuestOffset offset = place_of(plan, index, disk.size());
+        if (plan.write) {
+          disk.write(offset, buffer);
+          if (plan.flush_interval > 0 && (index + 1) % plan.flush_interval == 0) disk.flush();
+        } else {
+          disk.read(offset, buffer);
+        }
+      }
+    } catch (const Error&) {
+      const std::lock_guard lock(failure_mutex);
+      failure = std::current_exception();
+      next = plan.count;
+    }
+  };
+  const uint64_t processors = std::max(1U, std::thread::hardware_concurrency());
+  {
+    std::vector<std::jthread> others;
+    for (uint64_t i = 1; i < std::min(plan.depth, 2 * processors); ++i) others.emplace_back(work);
+    work();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+void announce(const Invocation& invocation, const Plan& plan) {
+  invocation.io.out << fmt::format(
+      "Sending {} {} requests, {} bytes each, {} in parallel (starting at offset {}, step size {})\n", plan.count,
+      plan.write ? "write" : "read", plan.bytes, plan.depth, plan.offset, plan.step);
+  if (plan.flush_interval > 0) {
+    invocation.io.out << fmt::format("Sending flush every {} requests\n", plan.flush_interval);
+  }
+  invocation.io.out.flush();
+}
+
+int run_bench(Invocation& invocation) {
+  if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
+  const Plan plan = parse_plan(invocation.options);
+  const bool json_output = wants_json(invocation.options);
+  const bool quiet = invocation.options.has("quiet");
+  OpenOptions options = parse_open_options(invocation.options);
+  options.writable = plan.write;
+  const auto image = Image::open(invocation.arguments[0], options);
+  if (image->disk()->size() < plan.bytes) {
+    throw Error(ErrorKind::usage, fmt::format("{}: the disk has {} bytes, fewer than one request of {}",
+                                              printable(image->path()), image->disk()->size(), plan.bytes));
+  }
+  if (!json_output && !quiet) announce(invocation, plan);
+  const auto start = std::chrono::steady_clock::now();
+  run_requests(*image->disk(), plan);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  image->close();
+  if (json_output) {
+    const nlohmann::json result{
+        {"requests", plan.count}, {"bytes", plan.count * plan.bytes}, {"seconds", took.count()}};
+    invocation.io.out << result.dump(4) << '\n';
+  } else if (!quiet) {
+    invocation.io.out << fmt::format("Run completed in {:.3f} seconds.\n", took.count());
+  }
+  return 0;
+}
+
+}  // namespace
+
+const Command& bench_command() {
+  static const Command command{
+      .name = "bench",
+      .group = "images",
+      .summary = "time many equal requests to an image's disk",
+      .synopsis = "[OPTION...] IMAGE",
+      .incumbent = "",
+      .options = join(open_options(),
+                      {
+                          {'c', "count", "N", "send N requests (default 75000)"},
+                          {'d', "depth", "N", "so many of them in parallel (default 64)"},
+                          {'s', "buffer-size", "SIZE", "bytes of each (default 4k)"},
+                          {'S', "step-size", "SIZE", "how far each is from the one before (default: their size)"},
+                          {'o', "offset", "SIZE", "where the first one goes (default 0)"},
+                          {'w', "write", "", "write instead of reading: the disk's contents are lost"},
+                          {0, "pattern", "BYTE", "the byte to write (default 0)"},
+                          {0, "flush-interval", "N", "with --write: flush after every N requests"},
+                          {'q', "quiet", "", "print nothing but errors"},
+                          output_option(),
+                          force_share_option(),
+                      }),
+      .run = run_bench,
+  };
+  return command;
+}
+
+}  // namespace drydock::cli

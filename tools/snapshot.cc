@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// drydock snapshot: list, take, apply and delete internal snapshots, as qemu-img snapshot does.
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "src/error.h"
+#include "tools/commands.h"
+#include "tools/image_info.h"
+#include "tools/output_format.h"
+
+namespace drydock::cli {
+
+namespace {
+
+enum class Action { list, apply, create, remove };
+
+struct Request {
+  Action action = Action::list;
+  std::string name;
+};
+
+Request parse_request(const ParsedOptions& options) {
+  Request request;
+  unsigned actions = 0;
+  for (const auto& [option, action] :
+       std::array{std::pair{"list", Action::list}, std::pair{"apply", Action::apply},
+                  std::pair{"create", Action::create}, std::pair{"delete", Action::remove}}) {
+    if (!options.has(option)) continue;
+    ++actions;
+    request = {action, options.value(option).value_or("")};
+  }
+  if (actions > 1) usage_error("Cannot mix '-l', '-a', '-c', '-d'");
+  return request;
+}
+
+using Snapshots = std::vector<SnapshotInfo>;
+
+size_t find_by(const Image& image, const std::string SnapshotInfo::*field, const std::string& text) {
+  const Snapshots& all = image.snapshots();
+  return static_cast<size_t>(std::ranges::find(all, text, field) - all.begin());
+}
+
+// As qemu-img finds them: to apply by ID, then by name; to delete by name.
+size_t find_snapshot(const Image& image, const Request& request) {
+  const size_t none = image.snapshots().size();
+  size_t found = request.action == Action::apply ? find_by(image, &SnapshotInfo::id, request.name) : none;
+  if (found == none) found = find_by(image, &SnapshotInfo::name, request.name);
+  if (found < none) return found;
+  if (request.action == Action::apply) {
+    throw Error(ErrorKind::not_found,
+                fmt::format("Could not apply snapshot '{}': Failed to load snapshot: No such file "
+                            "or directory",
+                            printable(request.name)));
+  }
+  throw Error(ErrorKind::not_found,
+              fmt::format("Could not delete snapshot '{}': snapshot not found", printable(request.name)));
+}
+
+void list(const Invocation& invocation, const Image& image) {
+  if (wants_json(invocation.options)) {
+    const nlohmann::json info = image_info_json(image);
+    invocation.io.out << info.value("snapshots", nlohmann::json::array()).dump(4) << '\n';
+  } else if (!image.snapshots().empty()) {
+    invocation.io.out << "Snapshot list:\n" << snapshot_list_text(image.snapshots());
+  }
+}
+
+int run_snapshot(Invocation& invocation) {
+  const Request request = parse_request(invocation.options);
+  if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
+  OpenOptions options = parse_open_options(invocation.options);
+  options.writable = request.action != Action::list;
+  options.metadata_only = request.action == Action::list;
+  const auto image = Image::open(invocation.arguments[0], options);
+  switch (request.action) {
+    case Action::list:
+      list(invocation, *image);
+      return 0;
+    case Action::create:
+      image->create_snapshot(request.name);
+      break;
+    case Action::apply:
+      image->apply_snapshot(find_snapshot(*image, request));
+      break;
+    case Action::remove:
+      image->delete_snapshot(find_snapshot(*image, request));
+      break;
+  }
+  image->close();
+  return 0;
+}
+
+}  // namespace
+
+const Command& snapshot_command() {
+  static const Command command{
+      .name = "snapshot",
+      .group = "images",
+      .summary = "list, take, apply and delete an image's internal snapshots",
+      .synopsis = "[OPTION...] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] IMAGE",
+      .incumbent = "",
+      .options = join(open_options(),
+                      {
+                          {'l', "list", "", "list the snapshots (the default)"},
+                          {'a', "apply", "SNAPSHOT", "make the disk what it was when SNAPSHOT was taken"},
+                          {'c', "create", "SNAPSHOT", "take a snapshot under this name"},
+                          {'d', "delete", "SNAPSHOT", "delete a snapshot"},
+                          {'q', "quiet", "", "taken for the sake of scripts: nothing but errors is printed anyway"},
+                          output_option(),
+                          force_share_option(),
+                      }),
+      .run = run_snapshot,
+  };
+  return command;
+}
+
+}  // namespace drydock::cli

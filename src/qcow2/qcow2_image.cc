@@ -27,7 +27,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
     header = read_header(*storage);
   }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
-  read_snapshots();
+  set_snapshots(read_snapshot_table(*layer_->storage, layer_->header));
   if (chain.options.metadata_only) return;
 
   if (header.crypt_method != CryptMethod::none) {
@@ -53,7 +53,7 @@ void Qcow2Image::open_disk(std::vector<uint64_t> l1, const OpenOptions& options)
   auto gate = std::make_shared<IoGate>();
   auto metadata = std::make_shared<Metadata>(layer_, std::move(l1), snapshots_, options.metadata_cache_size, gate);
   writable_disk_ = std::make_shared<WritableDisk>(layer_, std::move(metadata), std::move(gate), size_in_header(),
-                                                  options.discard_keeps_place);
+                                                  snapshots_, options.discard_keeps_place);
   disk_ = writable_disk_;
 }
 
@@ -76,8 +76,8 @@ void Qcow2Image::prepare_for_writing() {
   layer_->storage->flush();
 }
 
-void Qcow2Image::read_snapshots() {
-  snapshots_ = read_snapshot_table(*layer_->storage, layer_->header);
+void Qcow2Image::set_snapshots(std::vector<Snapshot> snapshots) {
+  snapshots_ = std::move(snapshots);
   snapshot_infos_.clear();
   for (const Snapshot& snapshot : snapshots_) snapshot_infos_.push_back(snapshot.info);
 }

@@ -51,7 +51,7 @@ class Qcow2Image final : public Image {
   void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
   WritableDisk& writable_disk();
   void check_snapshots_possible() const;
-  void read_snapshots();
+  void set_snapshots(std::vector<Snapshot> snapshots);
   void switch_to(const Snapshot& snapshot);
   void change(const std::function<void()>& make);
   void drop_snapshot_table(ImageRewrite& rewrite) const;

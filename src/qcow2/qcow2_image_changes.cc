@@ -38,15 +38,19 @@ WritableDisk& Qcow2Image::writable_disk() {
   throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
 }
 
-// Whatever comes of it, the snapshots are those of the file afterwards.
+// Whatever comes of it, the snapshots are those that the disk goes on with.
 void Qcow2Image::change(const std::function<void()>& make) {
+  WritableDisk& disk = writable_disk();
   try {
-    writable_disk().exclusively(make);
+    disk.exclusively([&] {
+      set_snapshots(disk.snapshots());
+      make();
+    });
   } catch (const Error&) {
-    read_snapshots();
+    set_snapshots(disk.snapshots());
     throw;
   }
-  read_snapshots();
+  set_snapshots(disk.snapshots());
 }
 
 void Qcow2Image::check_snapshots_possible() const {

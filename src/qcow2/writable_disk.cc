@@ -21,14 +21,16 @@ constexpr uint64_t zero_block = 64 << 10;
 }  // namespace
 
 WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata,
-                           std::shared_ptr<IoGate> gate, uint64_t size, bool discard_keeps_place)
+                           std::shared_ptr<IoGate> gate, uint64_t size, std::vector<Snapshot> snapshots,
+                           bool discard_keeps_place)
     : layer_(std::move(layer)),
       metadata_(std::move(metadata)),
       gate_(std::move(gate)),
       reader_(layer_, metadata_, size),
       discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3),
       bitmaps_(*layer_->storage, *metadata_, layer_->header, size,
-               [this](const std::optional<BitmapsExtension>& now) { bitmap_directory_moved(now); }) {}
+               [this](const std::optional<BitmapsExtension>& now) { bitmap_directory_moved(now); }),
+      snapshots_(std::move(snapshots)) {}
 
 void WritableDisk::bitmap_directory_moved(const std::optional<BitmapsExtension>& now) {
   constexpr MetadataKind kind = MetadataKind::bitmap_directory;
@@ -89,6 +91,7 @@ void WritableDisk::catch_up() {
 
 void WritableDisk::read_again() {
   const Header now = read_header(*layer_->storage);
+  std::vector<Snapshot> snapshots = read_snapshot_table(*layer_->storage, now);
   Header& header = layer_->header;
   header.size = now.size;
   header.l1_offset = now.l1_offset;
@@ -97,7 +100,8 @@ void WritableDisk::read_again() {
   header.refcount_table_clusters = now.refcount_table_clusters;
   header.snapshots_offset = now.snapshots_offset;
   header.snapshot_count = now.snapshot_count;
-  metadata_->reload(read_active_l1_table(*layer_->storage, now), read_snapshot_table(*layer_->storage, now));
+  metadata_->reload(read_active_l1_table(*layer_->storage, now), snapshots);
+  snapshots_ = std::move(snapshots);
   reader_.set_size(round_down(now.size, sector_size));
   behind_ = false;
 }

@@ -25,7 +25,7 @@ class WritableDisk final : public Disk {
   // With `discard_keeps_place` (version 3) discarded clusters give their data back to the host, but keep
   // their place in the image file, so that writing them again does not fragment it.
   WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata, std::shared_ptr<IoGate> gate,
-               uint64_t size, bool discard_keeps_place);
+               uint64_t size, std::vector<Snapshot> snapshots, bool discard_keeps_place);
 
   // close(), its errors unheard.
   ~WritableDisk() override;
@@ -40,6 +40,8 @@ class WritableDisk final : public Disk {
   void exclusively(const std::function<void()>& change);
   // Goes on from what the file has.
   void read_again();
+  // As of the last read_again(), or of the opening.
+  const std::vector<Snapshot>& snapshots() const { return snapshots_; }
   Metadata& metadata() { return *metadata_; }
   // Its operations are for exclusively().
   BitmapStore& bitmaps() { return bitmaps_; }
@@ -89,6 +91,7 @@ class WritableDisk final : public Disk {
   Qcow2Disk reader_;
   bool discard_keeps_place_;
   BitmapStore bitmaps_;
+  std::vector<Snapshot> snapshots_;
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
   std::atomic<bool> behind_ = false;  // the file may have another state than memory

@@ -78,9 +78,11 @@ void BitmapModel::adopt(const Image& image) {
   resizing_ = false;
   std::map<std::string, BitmapInfo> found;
   for (const BitmapInfo& info : image.bitmaps()) found[info.name] = info;
-  std::erase_if(bitmaps_, [&](const auto& entry) { return !found.contains(entry.first); });
   for (auto& [name, bitmap] : bitmaps_) {
-    if (!bitmap.settled || found.at(name).in_use) bitmap.lost = true;
+    const auto here = found.find(name);
+    // What an operation that failed has left in the file, later ones set right.
+    if (!bitmap.settled || here == found.end() || here->second.in_use) bitmap.lost = true;
+    if (here == found.end()) bitmap.settled = false;
   }
 }
 

@@ -53,7 +53,7 @@ void FaultyStorage::pass(Kind kind, HostOffset offset, std::span<const std::byte
   }
   const int errno_value = kind == Kind::read ? EIO : fault.errno_value;
   failed_ = errno_value;
-  if (kind != Kind::discard) must_be_told_ = true;
+  if (kind != Kind::discard && kind != Kind::read) must_be_told_ = true;
   throw system_error(errno_value, name());
 }
 

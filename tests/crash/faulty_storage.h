@@ -30,7 +30,7 @@ class FaultyStorage final : public Storage {
   void repair();
   // The errno with which an operation failed since arm().
   std::optional<int> failed() const;
-  // Whether somebody must be told: not of discards alone, which are hints.
+  // Whether somebody must be told: not of discards, which are hints, nor of reads, which are tried again.
   bool must_be_told() const;
   // Operations since the beginning: reads, writes, zeroes, discards, truncates, flushes.
   uint64_t operations() const;

@@ -26,7 +26,6 @@ using crash::Configuration;
 using crash::DiskModel;
 using crash::Random;
 using crash::Step;
-using crash::StepKind;
 using nbd::CommandType;
 
 constexpr size_t client_count = 3;
@@ -55,7 +54,7 @@ class Client {
 
  private:
   void step(uint32_t number) {
-    const unsigned choice = static_cast<unsigned>(random_.below(20));
+    const auto choice = static_cast<unsigned>(random_.below(20));
     const uint64_t length = 512 * random_.between(1, 100);
     Step step{.number = number, .offset = 512 * random_.below((part_size - length) / 512), .length = length};
     if (choice == 0) return flush();

@@ -217,9 +217,9 @@ TEST_P(Concurrency, threads_at_one_image_do_not_disturb_each_other) {
   for (size_t writer = 0; writer < writer_count; ++writer) {
     start([&, writer] { write_stripes(writer, stripes[writer]); });
   }
-  for (const uint64_t writer : {1, 2}) start([&, writer] { write_shared(writer); });
+  for (const uint64_t writer : {1U, 2U}) start([&, writer] { write_shared(writer); });
   start([&] { discard_shared(); });
-  for (const uint64_t seed : {7, 8}) start([&, seed] { read_shared(Random(seed), rounds); });
+  for (const uint64_t seed : {7U, 8U}) start([&, seed] { read_shared(Random(seed), rounds); });
   start([&] { write_compressed(compressed); });
   const bool has_snapshots = configuration_.refcount_bits > 2 && configuration_.data_file == crash::DataFileKind::none;
   if (has_snapshots) start([&] { take_snapshots(); });

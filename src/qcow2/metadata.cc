@@ -3,6 +3,7 @@
 #include "src/qcow2/metadata.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
@@ -31,9 +32,16 @@ void Metadata::load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snaps
   auto vet_write = [this](HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own) {
     vet(offset, bytes, own);
   };
-  guard_ = OverlapGuard(header.cluster_bits);
-  refcounts_.emplace(*layer_->storage, header, guard_, vet_write, cache_bytes_ / 4);
-  tables_.emplace(layer_, std::move(l1), guard_, vet_write);
+  // What cannot be read leaves everything as it was.
+  OverlapGuard guard_before = std::exchange(guard_, OverlapGuard(header.cluster_bits));
+  try {
+    auto refcounts = std::make_unique<RefcountStore>(*layer_->storage, header, guard_, vet_write, cache_bytes_ / 4);
+    tables_ = std::make_unique<L2Store>(layer_, std::move(l1), guard_, vet_write);
+    refcounts_ = std::move(refcounts);
+  } catch (...) {
+    guard_ = std::move(guard_before);
+    throw;
+  }
   freed_.clear();
   tail_.reset();
   file_size_ = layer_->storage->size();

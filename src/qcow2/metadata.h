@@ -26,6 +26,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 
@@ -160,8 +161,8 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   mutable std::shared_mutex map_mutex_;  // guards all below
   OverlapGuard guard_;
-  std::optional<RefcountStore> refcounts_;  // always there once load() is done
-  std::optional<L2Store> tables_;
+  std::unique_ptr<RefcountStore> refcounts_;
+  std::unique_ptr<L2Store> tables_;
   std::vector<Freed> freed_;        // by changes that are not in the file
   std::optional<HostOffset> tail_;  // behind the last compressed data, within its cluster
   bool changed_ = false;            // a batch had something in it

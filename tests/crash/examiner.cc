@@ -75,7 +75,7 @@ bool Examiner::examine_reading(const CrashFiles& crash, const GuestModel& model)
 
 // The external data file of a raw kind is the guest's disk for every other program, too.
 void Examiner::check_raw_data(const CrashFiles& crash, const GuestModel& model) const {
-  if (configuration_.data_file != DataFileKind::raw) return;
+  if (configuration_.data_file != DataFileKind::raw || !raw_data_expected_) return;
   at("the raw data file", [&] { model.disk().expect_possible(crash.data); });
 }
 

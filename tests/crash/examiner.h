@@ -33,6 +33,10 @@ class Examiner {
   // For files of an image that was closed: they hold exactly what there was then. Throws Violation.
   void examine_closed(const CrashFiles& files, const GuestModel& model, bool leaks_allowed) const;
 
+  // Whether a raw data file must hold what the image reads. A write that failed may have reached the one and not the
+  // other.
+  void expect_raw_data(bool expected) { raw_data_expected_ = expected; }
+
   uint64_t examined_by_qemu() const { return examined_by_qemu_; }
 
  private:
@@ -45,6 +49,7 @@ class Examiner {
   const Files& files_;
   const test::TempDir& dir_;
   unsigned qemu_percent_;
+  bool raw_data_expected_ = true;
   uint64_t examined_by_qemu_ = 0;
 };
 

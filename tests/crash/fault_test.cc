@@ -41,7 +41,9 @@ class FaultRun {
         image_(std::make_shared<FaultyStorage>(image_bytes_)),
         data_(std::make_shared<FaultyStorage>(data_bytes_)),
         model_(DiskModel(files.empty_disk(configuration), files.backing_contents)),
-        guest_([this] { return open(); }, model_) {}
+        guest_([this] { return open(); }, model_) {
+    examiner_.expect_raw_data(true);
+  }
 
   FaultyStorage& storage(bool data) { return data ? *data_ : *image_; }
   bool struck() const { return told_ > 0; }
@@ -72,6 +74,7 @@ class FaultRun {
     } catch (const Error& error) {
       if (error.errno_value() != fault()) throw Violation(fmt::format("{}: {}", step.describe(), error.what()));
       ++told_;
+      examiner_.expect_raw_data(false);
       examine("after " + step.describe());
       if (told_ == most_failures || !guest_.is_open()) repair();
       // What the failed step left is the truth from now on.

@@ -100,7 +100,6 @@ void MappingCheck::check_placed(Visit& visit, const L2Entry& entry, const Place&
         FindingKind::subcluster_bitmap, place,
         fmt::format("ERROR offset={:x}: Allocated cluster has corrupted subcluster allocation bitmap", offset.value()),
         visit.times);
-    return;
   }
   if (!check_alignment(visit, entry, place)) return;
   if (visit.active) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "src/qcow2/bitmap_check.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/refcount_compare.h"
 #include "src/qcow2/refcount_rebuild.h"
@@ -21,8 +22,10 @@ class Repair {
 
   RepairOutcome run() {
     try {
+      if (repairs_all()) drop_damaged_bitmaps();
       look();
       outcome_.before = report_;
+      for (const Finding& finding : dropped_) outcome_.before.add(finding);
       add_copied_flags(outcome_.before);
       if (!outcome_.before.clean()) mend();
     } catch (const Error& error) {
@@ -55,6 +58,25 @@ class Repair {
     survey_.reset();
     survey_.emplace(image_, header_, repairs_all() ? SurveyFor::repair : SurveyFor::check, report_);
     counts_missing_ = compare_refcounts(*survey_, header_, report_);
+  }
+
+  // Damaged bitmaps keep an image from being opened. Without their autoclear bit they count as absent, which says to
+  // whoever makes backups that the next must be a full one; their clusters are lost space then.
+  void drop_damaged_bitmaps() {
+    header_ = read_header_for_check(image_);
+    CheckReport found;
+    ReferenceTally tally(header_, image_.size(), found);
+    try {
+      check_bitmaps(image_, header_, tally);
+    } catch (const Error&) {
+      if (found.corruptions == 0) throw;
+    }
+    if (found.corruptions == 0) return;
+    dropped_ = std::move(found.findings);
+    outcome_.corruptions_fixed += found.corruptions;
+    begin_writing();
+    HeaderFields(image_).set_autoclear_features(header_.autoclear_features & ~autoclear::bitmaps).store();
+    image_.flush();
   }
 
   void add_copied_flags(CheckResult& result) const {
@@ -182,6 +204,7 @@ class Repair {
   std::optional<Survey> survey_;
   bool counts_missing_ = false;
   bool wrote_ = false;
+  std::vector<Finding> dropped_;  // of bitmaps that are damaged
   RepairOutcome outcome_;
 };
 

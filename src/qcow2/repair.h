@@ -4,8 +4,10 @@
 //
 // Repaired are refcounts (in place, or by a new refcount table and blocks in free space), copied flags, snapshot table
 // entries that are incomplete or beyond the limits, L2 entries that reserve a place that is none, and, when nothing is
-// left, the dirty and the corrupt bit. Entries that lead to data are never touched: where they are damaged, that stays
-// for a person to look at, and lost space stays lost, for it may be what they led to.
+// left, the dirty and the corrupt bit. Damaged bitmaps are
+// dropped, all of them, which costs no data: they say what to leave out of a backup. Entries that lead to data are
+// never touched: where they are damaged, that stays for a person to look at, and lost space stays lost, for it may be
+// what they led to.
 //
 // The order is such that at every moment, and after the loss of any of the writes since the last flush, the image is no
 // worse than before (each step ends with a flush):

@@ -49,7 +49,8 @@ class TableReader {
       count = max_snapshots;
     }
     if (!table_.offset.is_aligned(header_.cluster_size()) || table_.offset.value() > INT64_MAX) {
-      give_up(EINVAL, "snapshot table offset invalid");
+      if (count > 0 || !repairing_) give_up(EINVAL, "snapshot table offset invalid");
+      found(FindingKind::snapshot_table, std::nullopt, "Repairing the offset of a snapshot table without entries");
     }
     return count;
   }

@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint64_t fixed_bytes = 24;
 constexpr uint32_t known_flags = 0x7;  // in use, automatic, extra data compatible
+constexpr uint32_t in_use_flag = 1;
 constexpr uint8_t dirty_tracking = 1;
 constexpr uint8_t min_granularity_bits = 9;
 constexpr uint8_t max_granularity_bits = 31;
@@ -69,8 +70,16 @@ class BitmapCheck {
     if (name_bytes == 0 || name_bytes > max_name_bytes) refuse(index, "has an impossible name");
     if (table == HostOffset(0) || !table.is_aligned(header_.cluster_size())) refuse(index, "has a misaligned table");
     if (entries == 0 || entries > max_bitmap_table_entries) refuse(index, "has a table of an impossible size");
+    // One that was not saved properly may be of the disk's size before it changed.
+    const bool in_use = (load_be<uint32_t>(entry, 12) & in_use_flag) != 0;
+    if (!in_use && entries != entries_for_disk(granularity_bits)) refuse(index, "has a table of another disk's size");
     check_table(index, table, entries);
     return round_up(length, 8);
+  }
+
+  uint64_t entries_for_disk(uint8_t granularity_bits) const {
+    const uint64_t bits = divide_up(header_.size, uint64_t{1} << granularity_bits);
+    return divide_up(divide_up(bits, 8), header_.cluster_size());
   }
 
   void check_table(uint32_t bitmap, HostOffset table, uint32_t entries) {

@@ -261,8 +261,7 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
 // A hint: that the host does not take it is no failure.
 void ImageRewrite::give_space_back() {
   std::ranges::sort(freed_);
-  const auto last = std::ranges::unique(freed_).begin();
-  freed_.erase(last, freed_.end());
+  freed_.erase(std::unique(freed_.begin(), freed_.end()), freed_.end());  // clang 14 cannot do std::ranges::unique
   std::erase_if(freed_, [this](uint64_t cluster) { return count(cluster) != 0; });
   try {
     for (size_t i = 0; i < freed_.size();) {

@@ -373,6 +373,8 @@ TEST_P(FieldByField, checks_as_qemu_img_and_repairs_at_least_as_well_and_never_m
       ++cases;
       try {
         const qcow2::CheckResult found = qcow2::check(MemoryStorage(damaged, path, false));
+        // QEMU opens no image whose bitmaps have extra data, which the specification allows.
+        if (field.name == "bitmap's extra bytes" && found.clean()) continue;
         expect_the_same_check(path, found);
         expect_a_good_repair(damaged, path);
       } catch (const Error& error) {

@@ -31,6 +31,9 @@ class BitmapCheck {
     const BitmapsExtension& extension = *header_.bitmaps;
     tally_.add(extension.directory_offset, extension.directory_size, owner::other_table,
                {.table = "header", .offset = extension.directory_offset});
+    if (!tally_.within_file(extension.directory_offset, extension.directory_size)) {
+      refuse(0, "lies behind the end of the file");
+    }
     std::vector<std::byte> directory(extension.directory_size);
     read_or_zero(storage_, extension.directory_offset, directory);
     uint64_t offset = 0;

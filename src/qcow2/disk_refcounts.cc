@@ -22,7 +22,9 @@ DiskRefcounts::DiskRefcounts(const Storage& storage, const Header& header)
       header_(header),
       file_size_(storage.size()),
       clusters_per_block_(header.cluster_size() * 8 / header.refcount_bits()) {
-  std::vector<std::byte> bytes(header.refcount_table_clusters * header.cluster_size());
+  const uint64_t offset = std::min(header.refcount_table_offset.value(), file_size_);
+  const uint64_t in_file = round_up(file_size_ - offset, 8);
+  std::vector<std::byte> bytes(std::min(header.refcount_table_clusters * header.cluster_size(), in_file));
   read_or_zero(storage, header.refcount_table_offset, bytes);
   table_.reserve(bytes.size() / 8);
   for (size_t i = 0; i < bytes.size(); i += 8) table_.push_back(load_be<uint64_t>(bytes, i));

@@ -18,7 +18,7 @@ namespace drydock::qcow2 {
 
 class DiskRefcounts {
  public:
-  // Reads the table; what lies past the end of the file counts as 0.
+  // Reads the table, as far as the file has it; the rest counts as 0.
   DiskRefcounts(const Storage& storage, const Header& header);
 
   const std::vector<uint64_t>& table() const { return table_; }

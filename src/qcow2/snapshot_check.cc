@@ -29,6 +29,11 @@ class TableReader {
     const uint32_t count = usable_count();
     for (uint32_t i = 0; i < count; ++i) {
       const uint64_t start = table_.bytes;
+      // Beyond the file's end all entries would be of zeros.
+      if (repairing_ && table_.offset.value() + start >= storage_.size()) {
+        drop(count - i, " (the file ends before)", "");
+        break;
+      }
       SnapshotRecord record = read_record(i);
       if (table_.bytes > max_snapshot_table_bytes) {
         table_.bytes = start;

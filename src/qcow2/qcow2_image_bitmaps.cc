@@ -12,15 +12,7 @@ void Qcow2Image::with_bitmaps_resized(uint64_t size, const std::function<void()>
   BitmapStore& store = writable_disk_->bitmaps();
   store.prepare_resize(size);
   writable_disk_->metadata().settle();
-  try {
-    change();
-  } catch (...) {
-    try {
-      store.finish_resize(round_down(read_header(*layer_->storage).size, 512));
-    } catch (const Error&) {  // the bitmaps stay in use, and so are not to be trusted; the first failure is told
-    }
-    throw;
-  }
+  change();  // where it fails, the disk finishes when it knows what has become of its size
   store.finish_resize(disk_->size());
 }
 

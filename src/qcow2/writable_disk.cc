@@ -7,6 +7,7 @@
 
 #include "src/error.h"
 #include "src/qcow2/compression.h"
+#include "src/qcow2/header_fields.h"
 #include "src/qcow2/l1_table.h"
 
 namespace drydock::qcow2 {
@@ -68,25 +69,28 @@ void WritableDisk::exclusively(const std::function<void()>& change) {
     change();
   } catch (const Error&) {
     behind_ = true;
-    read_again_if_possible();
+    try {
+      settle_header_and_read_again();
+    } catch (const Error&) {  // stays behind; the first failure is the one to tell
+    }
     throw;
   }
 }
 
-// The failure before is the one to tell.
-void WritableDisk::read_again_if_possible() {
-  try {
-    read_again();
-  } catch (const Error&) {
-    return;
-  }
+// A header whose flush failed may be in the page cache alone: before anything that the one on the disk names is given
+// to somebody else, the same header goes there once more.
+void WritableDisk::settle_header_and_read_again() {
+  HeaderFields(*layer_->storage).store();
+  layer_->storage->flush();
+  read_again();
+  bitmaps_.finish_resize(size());
 }
 
 // What a change that failed half-way has left undone.
 void WritableDisk::catch_up() {
   if (!behind_) return;
   const IoGate::Closure closure(*gate_);
-  if (behind_) read_again();
+  if (behind_) settle_header_and_read_again();
 }
 
 void WritableDisk::read_again() {

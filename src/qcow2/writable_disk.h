@@ -70,7 +70,7 @@ class WritableDisk final : public Disk {
 
   void bitmap_directory_moved(const std::optional<BitmapsExtension>& now);
   void catch_up();
-  void read_again_if_possible();
+  void settle_header_and_read_again();
   void make_room();
   uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
   void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);

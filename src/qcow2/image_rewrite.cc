@@ -7,7 +7,6 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/cluster_map.h"
-#include "src/qcow2/header_fields.h"
 #include "src/qcow2/refcount_block.h"
 #include "src/qcow2/refcounts.h"
 
@@ -229,7 +228,8 @@ HostOffset ImageRewrite::place_table(uint64_t& clusters) {
   }
 }
 
-void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots) {
+void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots,
+                          const HeaderSwitch& switch_header) {
   const Header& header = layer_.header;
   for (uint64_t i = 0; i < l1.size(); ++i) refresh_flags(l1[i], GuestOffset(i * header.l2_coverage()));
   const HostOffset new_l1 = write_new(big_endian(l1));
@@ -248,13 +248,12 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
   if (storage_.size() < offset_of(next_cluster_).value()) storage_.truncate(offset_of(next_cluster_).value());
   storage_.flush();
 
-  HeaderFields fields(storage_);
-  fields.set_l1_table(new_l1, static_cast<uint32_t>(l1.size()))
-      .set_size(size)
-      .set_refcount_table(new_table, static_cast<uint32_t>(clusters))
-      .set_snapshots(new_snapshots, static_cast<uint32_t>(snapshots.size()))
-      .store();
-  storage_.flush();
+  switch_header([&](HeaderFields& fields) {
+    fields.set_l1_table(new_l1, static_cast<uint32_t>(l1.size()))
+        .set_size(size)
+        .set_refcount_table(new_table, static_cast<uint32_t>(clusters))
+        .set_snapshots(new_snapshots, static_cast<uint32_t>(snapshots.size()));
+  });
   give_space_back();
 }
 

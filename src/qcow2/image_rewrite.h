@@ -16,9 +16,11 @@
 
 #pragma once
 
+#include <functional>
 #include <map>
 #include <vector>
 
+#include "src/qcow2/header_fields.h"
 #include "src/qcow2/layer.h"
 #include "src/qcow2/snapshot_table.h"
 
@@ -26,6 +28,9 @@ namespace drydock::qcow2 {
 
 class ImageRewrite {
  public:
+  // Writes a header on which the function given has set fields, and flushes.
+  using HeaderSwitch = std::function<void(const std::function<void(HeaderFields&)>& set)>;
+
   explicit ImageRewrite(const Layer& layer);
 
   // An L1 table with `entries`, in host byte order.
@@ -38,8 +43,10 @@ class ImageRewrite {
   void drop_clusters(HostOffset offset, uint64_t bytes);
 
   // Makes `l1` the active L1 table of a disk of `size` bytes, and `snapshots` the snapshots; gives tables new places
-  // where their flags have to change. The old active L1 table is no concern of this.
-  void finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots);
+  // where their flags have to change. Changes the header over through `switch_header`. The old active L1 table is
+  // no concern of this.
+  void finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots,
+              const HeaderSwitch& switch_header);
 
  private:
   using Bytes = std::vector<std::byte>;

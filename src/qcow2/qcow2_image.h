@@ -8,12 +8,11 @@
 
 #include "src/chain.h"
 #include "src/image.h"
+#include "src/qcow2/image_rewrite.h"
 #include "src/qcow2/snapshot_table.h"
 #include "src/qcow2/writable_disk.h"
 
 namespace drydock::qcow2 {
-
-class ImageRewrite;
 
 class Qcow2Image final : public Image {
  public:
@@ -50,6 +49,7 @@ class Qcow2Image final : public Image {
   void prepare_for_writing();
   void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
   WritableDisk& writable_disk();
+  ImageRewrite::HeaderSwitch header_switch();
   void check_snapshots_possible() const;
   void set_snapshots(std::vector<Snapshot> snapshots);
   void switch_to(const Snapshot& snapshot);

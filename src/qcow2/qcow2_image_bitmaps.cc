@@ -9,11 +9,9 @@ namespace drydock::qcow2 {
 
 void Qcow2Image::with_bitmaps_resized(uint64_t size, const std::function<void()>& change) {
   if (size == disk_->size()) return change();
-  BitmapStore& store = writable_disk_->bitmaps();
-  store.prepare_resize(size);
-  writable_disk_->metadata().settle();
-  change();  // where it fails, the disk finishes when it knows what has become of its size
-  store.finish_resize(disk_->size());
+  writable_disk_->begin_resizing_bitmaps(size);
+  change();
+  writable_disk_->finish_resizing_bitmaps();
 }
 
 void Qcow2Image::operate_on_bitmaps(const std::function<void(BitmapStore&)>& operation) {

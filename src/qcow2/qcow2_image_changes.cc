@@ -53,6 +53,10 @@ void Qcow2Image::change(const std::function<void()>& make) {
   set_snapshots(disk.snapshots());
 }
 
+ImageRewrite::HeaderSwitch Qcow2Image::header_switch() {
+  return [this](const std::function<void(HeaderFields&)>& set) { writable_disk_->switch_header(set); };
+}
+
 void Qcow2Image::check_snapshots_possible() const {
   if (!header().has_data_file()) return;
   throw Error(ErrorKind::unsupported,
@@ -88,7 +92,7 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
     std::vector<uint64_t> l1 = rewrite.read_l1(header().l1_offset, header().l1_entries);
     rewrite.add_references(l1);
     drop_snapshot_table(rewrite);
-    rewrite.finish(std::move(l1), header().size, snapshots);
+    rewrite.finish(std::move(l1), header().size, snapshots, header_switch());
     writable_disk_->read_again();
   });
 }
@@ -113,7 +117,7 @@ void Qcow2Image::switch_to(const Snapshot& snapshot) {
   rewrite.drop_clusters(header().l1_offset, old_l1.size() * sizeof(uint64_t));
   drop_snapshot_table(rewrite);
   l1.resize(std::max(l1.size(), divide_up(snapshot.info.disk_size, header().l2_coverage())));
-  rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_);
+  rewrite.finish(std::move(l1), snapshot.info.disk_size, snapshots_, header_switch());
   writable_disk_->read_again();
 }
 
@@ -130,7 +134,7 @@ void Qcow2Image::delete_snapshot(size_t index) {
     rewrite.drop_clusters(snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t));
     rewrite.drop_clusters(header().l1_offset, l1.size() * sizeof(uint64_t));
     drop_snapshot_table(rewrite);
-    rewrite.finish(std::move(l1), header().size, snapshots);
+    rewrite.finish(std::move(l1), header().size, snapshots, header_switch());
     writable_disk_->read_again();
   });
 }
@@ -178,8 +182,7 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
 void Qcow2Image::shrink(uint64_t size) {
   Metadata& metadata = writable_disk_->metadata();
   const uint64_t old_size = disk_->size();
-  HeaderFields(*layer_->storage).set_size(size).store();
-  layer_->storage->flush();
+  writable_disk_->switch_header([&](HeaderFields& fields) { fields.set_size(size); });
   const GuestOffset end(old_size);
   for (GuestOffset start(round_up(size, header().cluster_size())); start < end;) {
     start += metadata.discard({start, end - start}, Discarded::unallocated);
@@ -211,8 +214,7 @@ void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
     }
   }
   metadata.settle();
-  HeaderFields(*layer_->storage).set_size(size).store();
-  layer_->storage->flush();
+  writable_disk_->switch_header([&](HeaderFields& fields) { fields.set_size(size); });
   writable_disk_->read_again();
 }
 
@@ -226,8 +228,8 @@ void Qcow2Image::grow_l1(uint64_t size) {
   const HostOffset place = metadata.allocate(table.size());
   storage.write(place, table);
   metadata.commit();
-  HeaderFields(storage).set_l1_table(place, static_cast<uint32_t>(entries)).store();
-  storage.flush();
+  writable_disk_->switch_header(
+      [&](HeaderFields& fields) { fields.set_l1_table(place, static_cast<uint32_t>(entries)); });
   metadata.free(header().l1_offset, old_bytes);
   metadata.settle();
   writable_disk_->read_again();

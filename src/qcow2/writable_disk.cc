@@ -70,19 +70,42 @@ void WritableDisk::exclusively(const std::function<void()>& change) {
   } catch (const Error&) {
     behind_ = true;
     try {
-      settle_header_and_read_again();
+      restore_and_read_again();
     } catch (const Error&) {  // stays behind; the first failure is the one to tell
     }
     throw;
   }
 }
 
-// A header whose flush failed may be in the page cache alone: before anything that the one on the disk names is given
-// to somebody else, the same header goes there once more.
-void WritableDisk::settle_header_and_read_again() {
-  HeaderFields(*layer_->storage).store();
+// Between the two the file may have either header, and after a failed flush the page cache another than the disk: then
+// the old one goes there again before anything else is written.
+void WritableDisk::switch_header(const std::function<void(HeaderFields&)>& set) {
+  HeaderFields now(*layer_->storage);
+  old_header_.emplace(now);
+  set(now);
+  now.store();
   layer_->storage->flush();
+  old_header_.reset();
+}
+
+void WritableDisk::restore_and_read_again() {
+  if (old_header_) {
+    old_header_->store();
+    layer_->storage->flush();
+    old_header_.reset();
+  }
   read_again();
+  if (bitmaps_resizing_) finish_resizing_bitmaps();
+}
+
+void WritableDisk::begin_resizing_bitmaps(uint64_t new_size) {
+  bitmaps_.prepare_resize(new_size);
+  metadata_->settle();
+  bitmaps_resizing_ = true;
+}
+
+void WritableDisk::finish_resizing_bitmaps() {
+  bitmaps_resizing_ = false;
   bitmaps_.finish_resize(size());
 }
 
@@ -90,7 +113,7 @@ void WritableDisk::settle_header_and_read_again() {
 void WritableDisk::catch_up() {
   if (!behind_) return;
   const IoGate::Closure closure(*gate_);
-  if (behind_) settle_header_and_read_again();
+  if (behind_) restore_and_read_again();
 }
 
 void WritableDisk::read_again() {

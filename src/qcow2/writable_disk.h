@@ -14,6 +14,7 @@
 #include <functional>
 
 #include "src/qcow2/bitmap_store.h"
+#include "src/qcow2/header_fields.h"
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/range_locks.h"
@@ -35,11 +36,16 @@ class WritableDisk final : public Disk {
   void close();
 
   // Runs `change` with everything in the file and all requests waiting. When it has changed the file it calls
-  // read_again(). After a failure the file may have the state before or the one after: then that is found out here, or,
-  // where it fails as well, reading goes on as before and the next change begins with it.
+  // read_again(). Where it fails before a header was switched, or with it, nothing has changed; where even seeing to
+  // that fails, reading goes on as before and the next change begins with it.
   void exclusively(const std::function<void()>& change);
+  // Within exclusively(): changes the header in one write, and flushes. When that fails the old one counts.
+  void switch_header(const std::function<void(HeaderFields&)>& set);
   // Goes on from what the file has.
   void read_again();
+  // Around a change of the size. Where it fails, exclusively() finishes.
+  void begin_resizing_bitmaps(uint64_t new_size);
+  void finish_resizing_bitmaps();
   // As of the last read_again(), or of the opening.
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
   Metadata& metadata() { return *metadata_; }
@@ -70,7 +76,7 @@ class WritableDisk final : public Disk {
 
   void bitmap_directory_moved(const std::optional<BitmapsExtension>& now);
   void catch_up();
-  void settle_header_and_read_again();
+  void restore_and_read_again();
   void make_room();
   uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
   void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);
@@ -94,6 +100,8 @@ class WritableDisk final : public Disk {
   std::vector<Snapshot> snapshots_;
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
+  std::optional<HeaderFields> old_header_;  // must be in the file before anything else is written
+  bool bitmaps_resizing_ = false;
   std::atomic<bool> behind_ = false;  // the file may have another state than memory
 };
 

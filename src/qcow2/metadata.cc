@@ -137,9 +137,9 @@ ClusterRun Metadata::clusters_of(HostOffset offset, uint64_t bytes) const {
 
 // All clusters that are handed out lie within the file, so that no write ever makes it longer: what lies behind the
 // clusters in use is a hole.
-void Metadata::extend_file(ClusterRun clusters) {
-  const uint64_t end = (clusters.first + clusters.count) << layer_->header.cluster_bits;
-  fresh_from_ = std::max(fresh_from_, clusters.first + clusters.count);
+void Metadata::extend_file() {
+  fresh_from_ = std::max(fresh_from_, refcounts_->claimed_end());
+  const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
   if (end <= file_size_) return;
   const uint64_t new_size = round_up(end, std::max(growth_step, layer_->header.cluster_size()));
   layer_->storage->truncate(new_size);
@@ -152,7 +152,7 @@ void Metadata::own_table(uint64_t l1_index) {
   if (old_table != HostOffset(0)) check_l2_table_offset(*layer_, old_table, l1_index);
   const ClusterRun run = refcounts_->allocate(1);
   try {
-    extend_file(run);
+    extend_file();
     tables_->replace_table(l1_index, HostOffset(run.first << layer_->header.cluster_bits));
   } catch (...) {
     drop(run);
@@ -215,7 +215,7 @@ Metadata::Placement Metadata::place(GuestRange range) {
   placement.allocated = true;
   placement.fresh = run.first >= fresh_from;
   try {
-    extend_file(run);
+    extend_file();
   } catch (...) {
     drop(run);
     throw;
@@ -283,7 +283,7 @@ std::optional<CompressedData> Metadata::place_compressed(uint64_t bytes) {
     const ClusterRun run = refcounts_->allocate(1);
     place = HostOffset(run.first << layer_->header.cluster_bits);
     try {
-      extend_file(run);
+      extend_file();
       if (tail_shares && run.first == (tail_->value() >> layer_->header.cluster_bits) + 1) {
         refcounts_->add(run.first - 1);
         place = *tail_;
@@ -402,7 +402,7 @@ HostOffset Metadata::allocate(uint64_t bytes) {
   check_usable();
   const ClusterRun run = refcounts_->allocate_contiguous(divide_up(bytes, layer_->header.cluster_size()));
   try {
-    extend_file(run);
+    extend_file();
   } catch (...) {
     drop(run);
     throw;

@@ -134,7 +134,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   uint32_t touched_subclusters(GuestOffset cluster, GuestRange range) const;
   void free_contents(const ClusterContents& contents, bool punch);
   void drop(ClusterRun clusters);
-  void extend_file(ClusterRun clusters);
+  void extend_file();
   ClusterRun clusters_of(HostOffset offset, uint64_t bytes) const;
 
   void settle_locked();

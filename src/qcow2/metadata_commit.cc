@@ -162,6 +162,7 @@ void Metadata::close() {
   const std::lock_guard lock(commit_mutex_);
   settle_locked();
   if (!changed_) return;
+  fresh_from_ = std::max(fresh_from_, refcounts_->claimed_end());
   while (fresh_from_ > 1 && refcounts_->count(fresh_from_ - 1) == 0) --fresh_from_;
   const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
   if (end < file_size_) {

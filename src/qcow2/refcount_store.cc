@@ -168,6 +168,7 @@ uint64_t RefcountStore::next_free(uint64_t cluster) {
 // Gives free clusters their first owner.
 void RefcountStore::claim(ClusterRun run) {
   vet_(offset_of(run.first), run.count * cluster_size_, std::nullopt);
+  claimed_end_ = std::max(claimed_end_, run.first + run.count);
   for (uint64_t i = 0; i < run.count; ++i) set(run.first + i, 1);
 }
 
@@ -242,6 +243,7 @@ void RefcountStore::create_block(uint64_t index) {
   const uint64_t cluster = cursor_;
   vet_(offset_of(cluster), cluster_size_, std::nullopt);
   add_block(index, cluster);
+  claimed_end_ = std::max(claimed_end_, cluster + 1);
   set(cluster, 1);
 }
 

@@ -82,6 +82,9 @@ class RefcountStore {
   // All of it is in the file, and so is a header that points to the new table.
   void finished(const Batch& batch);
 
+  // One past the last cluster that was handed out, or taken for blocks and the table.
+  uint64_t claimed_end() const { return claimed_end_; }
+
   uint64_t dirty_bytes() const { return dirty_blocks_ * cluster_size_; }
 
  private:
@@ -130,6 +133,7 @@ class RefcountStore {
   std::list<uint64_t> recent_first_;  // clean blocks
   uint64_t dirty_blocks_ = 0;
 
+  uint64_t claimed_end_ = 0;
   uint64_t cursor_ = 0;                 // no cluster below is free, but for those in freed_
   std::map<uint64_t, uint64_t> freed_;  // first to count, disjoint, all below cursor_
 };

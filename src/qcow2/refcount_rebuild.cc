@@ -21,6 +21,7 @@ class Rebuild {
       : image_(image),
         header_(header),
         survey_(survey),
+        clusters_(survey.clusters()),
         per_block_(survey.refcounts.clusters_per_block()),
         first_(first_cluster),
         keep_leaks_(keep_leaks) {}
@@ -57,7 +58,7 @@ class Rebuild {
       }
     }
     if (!keep_leaks_) return;
-    for (uint64_t i = 0; i * per_block_ < survey_.clusters() && i < survey_.refcounts.table().size(); ++i) {
+    for (uint64_t i = 0; i * per_block_ < clusters_ && i < survey_.refcounts.table().size(); ++i) {
       if (survey_.refcounts.block(i) != nullptr) blocks_.insert(i);
     }
   }
@@ -81,7 +82,7 @@ class Rebuild {
   uint64_t count_of(uint64_t cluster) const {
     if (cluster >= first_ && cluster < first_ + blocks_.size() + table_clusters_) return 1;
     const uint64_t references = survey_.tally.references(cluster);
-    if (!keep_leaks_ || cluster >= survey_.clusters()) return references;
+    if (!keep_leaks_ || cluster >= clusters_) return references;
     return std::max(references, survey_.refcounts.count(cluster).value_or(0));
   }
 
@@ -96,6 +97,7 @@ class Rebuild {
   Storage& image_;
   const Header& header_;
   const Survey& survey_;
+  uint64_t clusters_;
   uint64_t per_block_;
   uint64_t first_;
   bool keep_leaks_;

@@ -58,6 +58,7 @@ uint64_t ReferenceCounts::add(uint64_t cluster, uint64_t references, uint8_t own
   const uint64_t count = here.get(index) + references;
   here.set(index, count);
   here.owners[index] |= owner;
+  if (references > 0) end_ = std::max(end_, cluster + 1);
   return count;
 }
 
@@ -81,15 +82,6 @@ std::optional<uint64_t> ReferenceCounts::skip_empty(uint64_t cluster) const {
   const auto next = pages_.lower_bound(cluster / clusters_per_page);
   if (next == pages_.end()) return std::nullopt;
   return std::max(cluster, next->first * clusters_per_page);
-}
-
-uint64_t ReferenceCounts::end() const {
-  for (auto page = pages_.rbegin(); page != pages_.rend(); ++page) {
-    for (uint64_t index = clusters_per_page; index > 0; --index) {
-      if (page->second.get(index - 1) > 0) return page->first * clusters_per_page + index;
-    }
-  }
-  return 0;
 }
 
 }  // namespace drydock::qcow2

@@ -48,8 +48,8 @@ class ReferenceCounts {
   // The first page border at or behind `cluster` that has counts behind it: where a walk over clusters goes on behind
   // a stretch without any. `cluster` itself where its page has counts.
   std::optional<uint64_t> skip_empty(uint64_t cluster) const;
-  // One more than the last cluster that has references; 0 for none.
-  uint64_t end() const;
+  // One more than the last cluster that ever had references; 0 for none.
+  uint64_t end() const { return end_; }
 
  private:
   struct Page {
@@ -67,6 +67,7 @@ class ReferenceCounts {
   const Page* find(uint64_t number) const;
 
   std::map<uint64_t, Page> pages_;
+  uint64_t end_ = 0;
   mutable uint64_t last_number_ = UINT64_MAX;
   mutable const Page* last_ = nullptr;
 };

@@ -29,9 +29,8 @@ class TableReader {
     const uint32_t count = usable_count();
     for (uint32_t i = 0; i < count; ++i) {
       const uint64_t start = table_.bytes;
-      // Beyond the file's end all entries would be of zeros.
-      if (repairing_ && table_.offset.value() + start >= storage_.size()) {
-        drop(count - i, " (the file ends before)", "");
+      if (table_.offset.value() + start >= storage_.size()) {
+        pass_over(i, count - i);
         break;
       }
       SnapshotRecord record = read_record(i);
@@ -72,6 +71,17 @@ class TableReader {
     if (!repairing_) give_up(EFBIG, fmt::format("{}; a repair of all drops {} snapshots", message, snapshots));
     found(FindingKind::snapshot_table, std::nullopt,
           fmt::format("Discarding {} overhanging snapshots{}", snapshots, why), snapshots);
+  }
+
+  // Entries that lie behind the end of the file: all of them read as zeros, and none has an L1 table.
+  void pass_over(uint32_t first, uint32_t count) {
+    if (repairing_) return drop(count, " (the file ends before)", "");
+    table_.bytes += uint64_t{SnapshotRecord::fixed_bytes} * count;
+    if (header_.version < 3) return;
+    found(FindingKind::snapshot_entry, first,
+          count == 1 ? fmt::format("ERROR snapshot table entry {} is incomplete", first)
+                     : fmt::format("ERROR snapshot table entries {} to {} are incomplete", first, first + count - 1),
+          count);
   }
 
   void found(FindingKind kind, std::optional<uint64_t> index, std::string message, uint64_t times = 1) {

@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t max_windows = 16;
 constexpr size_t window_bytes = 4096;
+constexpr size_t max_messages = 100;
 
 std::vector<std::byte> bytes_of(const Storage& storage) {
   std::vector<std::byte> bytes(storage.size());
@@ -28,8 +29,9 @@ std::vector<std::byte> bytes_of(const Storage& storage) {
 }
 
 void check_report(const qcow2::CheckResult& result) {
-  for (const qcow2::Finding& finding : result.findings) {
-    fuzz::require(printable(finding.message) == finding.message, "a raw message");
+  for (size_t i = 0; i < std::min(result.findings.size(), max_messages); ++i) {
+    const std::string& message = result.findings[i].message;
+    fuzz::require(printable(message) == message, "a raw message");
   }
 }
 

@@ -458,10 +458,11 @@ TEST(qcow2_undo, restores_an_image_that_ends_within_a_sector) {
 TEST(qcow2_undo, restores_after_a_repair_that_was_interrupted_anywhere) {
   for (const auto& [name, image] : repairable()) {
     SCOPED_TRACE(name);
-    test::CrashStorage storage(image.bytes());
+    const std::vector<std::byte> damaged = image.bytes();
+    test::CrashStorage storage(damaged);
     const auto file = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "test.undo", true);
     storage.on_crash([&](const std::vector<std::byte>& left) {
-      ASSERT_EQ(restored({left, bytes_of_storage(*file)}), image.bytes());
+      ASSERT_EQ(restored({left, bytes_of_storage(*file)}), damaged);
     });
     UndoFile undo(file, storage);
     UndoingStorage undoing(storage, undo);

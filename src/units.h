@@ -30,7 +30,8 @@ class Offset {
     bytes_ += length;
     return *this;
   }
-  constexpr auto operator<=>(const Offset&) const = default;
+  constexpr bool operator==(const Offset&) const = default;
+  constexpr std::strong_ordering operator<=>(const Offset& other) const { return bytes_ <=> other.bytes_; }
 
  private:
   uint64_t bytes_ = 0;

@@ -75,15 +75,16 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
                 fmt::format("{}: holds {} snapshots, and cannot hold more", printable(path()), snapshots_.size()));
   }
   change([&] {
-    using namespace std::chrono;
-    const auto now = system_clock::now().time_since_epoch();
+    using std::chrono::duration_cast;
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
     Snapshot added{.l1_offset = header().l1_offset, .l1_entries = header().l1_entries};
-    added.info = {.id = next_snapshot_id(snapshots_),
-                  .name = snapshot_name,
-                  .disk_size = header().size,
-                  .date_seconds = static_cast<uint32_t>(duration_cast<seconds>(now).count()),
-                  .date_nanoseconds = static_cast<uint32_t>(duration_cast<nanoseconds>(now).count() % 1'000'000'000),
-                  .instruction_count = 0};
+    added.info = {
+        .id = next_snapshot_id(snapshots_),
+        .name = snapshot_name,
+        .disk_size = header().size,
+        .date_seconds = static_cast<uint32_t>(duration_cast<std::chrono::seconds>(now).count()),
+        .date_nanoseconds = static_cast<uint32_t>(duration_cast<std::chrono::nanoseconds>(now).count() % 1'000'000'000),
+        .instruction_count = 0};
     std::vector<Snapshot> snapshots = snapshots_;
     snapshots.push_back(added);
 

@@ -245,15 +245,13 @@ void WritableDisk::fill(const Metadata::Placement& placement, GuestRange written
   std::vector<GuestRange> apart;
   for (const GuestRange& piece : pieces_to_copy(placement, written)) {
     if (placement.fresh && reads_as_zeros(piece)) continue;
-    if (joined.length + piece.length > max_joined_write) {
+    const bool before = piece.end() == joined.start;
+    const bool behind = joined.end() == piece.start;
+    if ((!before && !behind) || joined.length + piece.length > max_joined_write) {
       apart.push_back(piece);
-    } else if (piece.end() == joined.start) {
-      joined = {piece.start, joined.length + piece.length};
-    } else if (joined.end() == piece.start) {
-      joined.length += piece.length;
-    } else {
-      apart.push_back(piece);
+      continue;
     }
+    joined = {std::min(joined.start, piece.start), joined.length + piece.length};
   }
   for (const GuestRange& piece : apart) copy_piece(placement, piece);
   const HostOffset host = placement.host + (joined.start - placement.guest);

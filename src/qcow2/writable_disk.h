@@ -28,6 +28,8 @@ class WritableDisk final : public Disk {
   WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata, std::shared_ptr<IoGate> gate,
                uint64_t size, std::vector<Snapshot> snapshots, bool discard_keeps_place);
 
+  WritableDisk(const WritableDisk&) = delete;
+  WritableDisk& operator=(const WritableDisk&) = delete;
   // close(), its errors unheard.
   ~WritableDisk() override;
 

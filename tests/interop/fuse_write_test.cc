@@ -43,6 +43,34 @@ TEST_F(FuseWrite, safety_7_what_was_written_is_in_the_image_after_unmount) {
   EXPECT_EQ(std::filesystem::file_size(image), 4 * mib);
 }
 
+TEST_F(FuseWrite, safety_7_what_was_written_to_qcow2_is_in_the_image_after_unmount) {
+  const std::string image = dir_.file("disk.qcow2");
+  test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "4M"});
+  test::write_file(dir_.file("new"), test::random_bytes(9, mib + 1234));
+  mount(image, {"--rw"});
+  test::run_ok({"dd", "if=" + dir_.file("new"), "of=" + at("disk.raw"), "bs=100k", "oflag=seek_bytes", "seek=777",
+                "conv=notrunc", "status=none"});
+  unmount();
+  test::run_ok({"qemu-img", "check", "-q", image});
+  test::run_ok({"qemu-img", "convert", "-O", "raw", image, dir_.file("raw")});
+  test::run_ok({"cmp", dir_.file("new"), dir_.file("raw"), "0", "777", "-n", std::to_string(mib + 1234)});
+}
+
+TEST_F(FuseWrite, with_snapshot_the_image_stays_as_it_is) {
+  const std::string image = sparse_image("disk.img", 4 * mib, {0});
+  const std::vector<std::byte> before = test::read_file(image);
+  mount(image, {"--snapshot", "-f", "raw"});
+  {
+    const UniqueFd disk(::open(at("disk.raw").c_str(), O_RDWR));
+    ASSERT_EQ(::pwrite(disk.get(), "x", 1, 12345), 1);
+    char seen = 0;
+    ASSERT_EQ(::pread(disk.get(), &seen, 1, 12345), 1);
+    EXPECT_EQ(seen, 'x');
+  }
+  unmount();
+  EXPECT_EQ(test::read_file(image), before);
+}
+
 TEST_F(FuseWrite, a_write_through_one_file_is_seen_through_the_others) {
   const std::string image = sparse_image("disk.img", 8 * mib, {});
   test::run_ok({"sgdisk", "-n", "1:2048:+2M", image});

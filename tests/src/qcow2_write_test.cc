@@ -43,7 +43,7 @@ Written open_writable(const Qcow2Bytes& bytes) {
   return open_writable(std::make_shared<MemoryStorage>(bytes.bytes(), "test.qcow2", true));
 }
 
-Written create(const qcow2::CreateOptions& options, OpenOptions open_options = {}) {
+Written create(const qcow2::CreateOptions& options, const OpenOptions& open_options = {}) {
   auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>(), "new.qcow2", true);
   qcow2::create(*storage, options);
   return open_writable(std::move(storage), open_options);

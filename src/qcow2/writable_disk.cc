@@ -392,7 +392,8 @@ void WritableDisk::zero_partial(GuestRange range) {
 void WritableDisk::write_zeros(GuestRange range) {
   static constexpr std::array<std::byte, zero_block> zeros{};
   while (range.length > 0) {
-    const uint64_t step = std::min(range.length, zero_block);
+    // No step ends within a sector: a power cut between two would leave a half of it.
+    const uint64_t step = std::min(range.length, zero_block - range.start.value() % zero_block);
     write(range.start, std::span(zeros).first(step));
     range = {range.start + step, range.length - step};
   }

@@ -298,7 +298,10 @@ RefcountStore::Batch RefcountStore::take() {
     batch.new_table.resize(new_table_->count * cluster_size_ / entry_bytes);
     batch.new_table_offset = offset_of(new_table_->first);
   }
-  for (const uint64_t index : unwritten_entries_) batch.table_entries[index] = table_[index];
+  for (const uint64_t index : unwritten_entries_) {
+    if (!new_table_) vet_(table_offset_ + index * entry_bytes, entry_bytes, MetadataKind::refcount_table);
+    batch.table_entries[index] = table_[index];
+  }
   return batch;
 }
 
@@ -315,7 +318,6 @@ void RefcountStore::write_table_entries(const Batch& batch) {
   for (const auto& [index, offset] : batch.table_entries) {
     std::array<std::byte, entry_bytes> entry{};
     store_be(entry, 0, offset.value());
-    vet_(table_offset_ + index * entry_bytes, entry_bytes, MetadataKind::refcount_table);
     storage_.write(table_offset_ + index * entry_bytes, entry);
   }
 }

@@ -57,6 +57,8 @@ int errno_of(ErrorKind kind) {
       return ENOSPC;
     case ErrorKind::busy:
       return EBUSY;
+    case ErrorKind::interrupted:
+      return EINTR;
     case ErrorKind::corrupt:
     case ErrorKind::io:
       return EIO;

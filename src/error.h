@@ -29,6 +29,7 @@ enum class ErrorKind {
   out_of_range,  // an offset past the end of a disk: EINVAL
   no_space,      // ENOSPC, EDQUOT, EFBIG
   busy,          // locked or in use by another process: EBUSY
+  interrupted,   // the user wants it ended (Ctrl-C): EINTR
   io,            // any other failure of the operating system: its errno, else EIO
 };
 

@@ -7,12 +7,13 @@
 #include <chrono>
 #include <exception>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
@@ -114,9 +115,10 @@ int run_bench(Invocation& invocation) {
   const Plan plan = parse_plan(invocation.options);
   const bool json_output = wants_json(invocation.options);
   const bool quiet = invocation.options.has("quiet");
-  OpenOptions options = parse_open_options(invocation.options);
+  check_cache_mode(invocation.options, "t", "cache mode");
+  OpenOptions options = read_image_options(invocation);
   options.writable = plan.write;
-  const auto image = Image::open(invocation.arguments[0], options);
+  const auto image = open_image(invocation, invocation.arguments[0], options);
   if (image->disk()->size() < plan.bytes) {
     throw Error(ErrorKind::usage, fmt::format("{}: the disk has {} bytes, fewer than one request of {}",
                                               printable(image->path()), image->disk()->size(), plan.bytes));
@@ -129,7 +131,7 @@ int run_bench(Invocation& invocation) {
   if (json_output) {
     const nlohmann::json result{
         {"requests", plan.count}, {"bytes", plan.count * plan.bytes}, {"seconds", took.count()}};
-    invocation.io.out << result.dump(4) << '\n';
+    invocation.io.out << qemu_json(result) << '\n';
   } else if (!quiet) {
     invocation.io.out << fmt::format("Run completed in {:.3f} seconds.\n", took.count());
   }
@@ -145,7 +147,7 @@ const Command& bench_command() {
       .summary = "time many equal requests to an image's disk",
       .synopsis = "[OPTION...] IMAGE",
       .incumbent = "",
-      .options = join(open_options(),
+      .options = join(image_options(),
                       {
                           {'c', "count", "N", "send N requests (default 75000)"},
                           {'d', "depth", "N", "so many of them in parallel (default 64)"},
@@ -156,6 +158,10 @@ const Command& bench_command() {
                           {0, "pattern", "BYTE", "the byte to write (default 0)"},
                           {0, "flush-interval", "N", "with --write: flush after every N requests"},
                           {'q', "quiet", "", "print nothing but errors"},
+                          {'t', "", "CACHE", "cache mode of qemu-img; taken for the sake of scripts"},
+                          {'i', "", "AIO", "how qemu-img waits for the kernel; taken for the sake of scripts"},
+                          {'n', "native", "", "the same, of old"},
+                          {0, "no-drain", "", "taken for the sake of scripts: no flush waits for requests"},
                           output_option(),
                           force_share_option(),
                       }),

@@ -5,6 +5,10 @@
 
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/image_info.h"
+#include "tools/image_words.h"
+#include "tools/output_format.h"
+#include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
@@ -37,36 +41,39 @@ const Operation* operation_of(const ParsedOptions::Given& given) {
   return found == operations.end() ? nullptr : &*found;
 }
 
+// qemu-img gives no hint behind these.
+[[noreturn]] void bad_words(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
 void check_words(const Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (std::ranges::none_of(options.in_order(), [](const auto& given) { return operation_of(given) != nullptr; })) {
-    usage_error("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
+    bad_words("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
   }
-  if (invocation.arguments.size() != 2) usage_error("Expecting filename and bitmap name");
-  if (options.has("granularity") && !options.has("add")) usage_error("granularity only supported with --add");
-  if (options.has("source-format") && !options.has("source-file")) usage_error("-F only supported with -b");
+  if (invocation.arguments.size() != 2) bad_words("Expecting filename and bitmap name");
+  if (options.has("granularity") && !options.has("add")) bad_words("granularity only supported with --add");
+  if (options.has("source-format") && !options.has("source-file")) bad_words("-F only supported with -b");
   if (options.has("source-file") && !options.has("merge")) {
-    usage_error("Merge bitmap source file only supported with --merge");
+    bad_words("Merge bitmap source file only supported with --merge");
   }
 }
 
-std::shared_ptr<const Image> open_source(const ParsedOptions& words, const OpenOptions& target_options) {
+std::shared_ptr<const Image> open_source(const Invocation& invocation, const OpenOptions& target_options) {
+  const ParsedOptions& words = invocation.options;
   OpenOptions options = target_options;
   options.writable = false;
-  options.format.reset();
-  if (const auto format = words.value("source-format")) options.format = parse_format(*format);
-  return Image::open(*words.value("source-file"), options);
+  return open_image_file(invocation, *words.value("source-file"), words.value("source-format"), options);
 }
 
 int run_bitmap(Invocation& invocation) {
   check_words(invocation);
-  OpenOptions options = parse_open_options(invocation.options);
+  wants_json(invocation.options);
+  OpenOptions options = read_image_options(invocation);
   options.writable = true;
-  Session session{.target = Image::open(invocation.arguments[0], options),
+  Session session{.target = open_image(invocation, invocation.arguments[0], options),
                   .source = nullptr,
                   .bitmap = invocation.arguments[1],
                   .granularity = std::nullopt};
-  session.source = invocation.options.has("source-file") ? open_source(invocation.options, options) : session.target;
+  session.source = invocation.options.has("source-file") ? open_source(invocation, options) : session.target;
   if (const auto size = invocation.options.value("granularity")) session.granularity = parse_size(*size, "-g");
 
   for (const ParsedOptions::Given& given : invocation.options.in_order()) {
@@ -75,10 +82,13 @@ int run_bitmap(Invocation& invocation) {
     try {
       operation->run(session, given.value);
     } catch (const Error& error) {
-      throw error.within(fmt::format("Operation {} on bitmap {} failed", operation->name, printable(session.bitmap)));
+      throw without_name(error, session.target->path())
+          .within(fmt::format("Operation {} on bitmap {} failed", operation->name, printable(session.bitmap)));
     }
   }
+  const nlohmann::json result = bitmaps_json(*session.target);
   session.target->close();
+  if (wants_json(invocation.options)) invocation.io.out << qemu_json(result) << '\n';
   return 0;
 }
 
@@ -91,7 +101,7 @@ const Command& bitmap_command() {
       .summary = "add, remove and change the persistent dirty bitmaps of a qcow2 image",
       .synopsis = "[OPTION...] IMAGE BITMAP",
       .incumbent = "",
-      .options = join(open_options(),
+      .options = join(image_options(),
                       {
                           {0, "add", "", "add the bitmap, enabled"},
                           {0, "remove", "", "remove it"},
@@ -102,6 +112,7 @@ const Command& bitmap_command() {
                           {'g', "granularity", "SIZE", "bytes of the disk for each bit, for --add (default: 64k)"},
                           {'b', "source-file", "IMAGE", "the image that has the bitmaps to merge"},
                           {'F', "source-format", "FORMAT", "format of the image given with -b"},
+                          output_option(),
                       }),
       .run = run_bitmap,
   };

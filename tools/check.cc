@@ -11,7 +11,9 @@
 #include "src/qcow2/undo_restore.h"
 #include "tools/check_output.h"
 #include "tools/commands.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
@@ -20,8 +22,8 @@ namespace {
 // qemu-img's.
 enum Status { clean = 0, not_completed = 1, corrupt = 2, leaky = 3, no_check = 63 };
 
-Format format_of(const Storage& image, const ParsedOptions& options) {
-  if (const auto format = options.value("format")) return parse_format(*format);
+Format format_of(const Storage& image, const std::optional<Format>& given) {
+  if (given) return *given;
   std::array<std::byte, 512> start{};
   read_or_zero(image, HostOffset(0), start);
   return probe_format(start);
@@ -30,16 +32,7 @@ Format format_of(const Storage& image, const ParsedOptions& options) {
 qcow2::RepairMode parse_repair(const std::string& text) {
   if (text == "leaks") return qcow2::RepairMode::leaks;
   if (text == "all") return qcow2::RepairMode::all;
-  usage_error(fmt::format("--repair must be used with leaks or all as argument, not '{}'", printable(text)));
-}
-
-// The page cache is used whatever is asked for: a check reads, and a repair flushes where it must.
-void check_cache_mode(const ParsedOptions& options) {
-  const auto mode = options.value("T");
-  constexpr std::array modes{"none", "off", "writeback", "writethrough", "directsync", "unsafe"};
-  if (mode && std::ranges::find(modes, *mode) == modes.end()) {
-    usage_error(fmt::format("Invalid cache option: {}", printable(*mode)));
-  }
+  usage_error(fmt::format("Unknown option value for -r (expecting 'leaks' or 'all'): {}", printable(text)));
 }
 
 void print_findings(const qcow2::CheckResult& result, std::ostream& out) {
@@ -55,6 +48,7 @@ int status_of(const qcow2::CheckResult& result) {
 
 // Ends a check or a repair: its output is written.
 int conclude(const Invocation& invocation, const qcow2::CheckResult& result) {
+  if (result.failure && invocation.as_incumbent) throw Error(*result.failure);
   if (result.failure) {
     invocation.warn(fmt::format("Check failed: {}", result.failure->what()));
     return not_completed;
@@ -63,12 +57,21 @@ int conclude(const Invocation& invocation, const qcow2::CheckResult& result) {
   return status_of(result);
 }
 
+// Where there is nothing to tell but what qemu-img tells, its bytes.
+std::string json_text(const Invocation& invocation, nlohmann::json object) {
+  if (invocation.as_incumbent) {
+    std::erase_if(object.get_ref<nlohmann::json::object_t&>(),
+                  [](const auto& member) { return member.first.starts_with("findings") && member.second.empty(); });
+  }
+  return qemu_json(object) + "\n";
+}
+
 int check_only(const Invocation& invocation, const std::string& path, const Storage& image) {
   const qcow2::CheckResult result = qcow2::check(image);
   const bool json_output = wants_json(invocation.options);
   if (!json_output || result.failure) print_findings(result, invocation.io.err);
   if (!result.failure && !invocation.options.has("quiet")) {
-    invocation.io.out << (json_output ? check_json(path, result).dump(4) + "\n" : check_summary_text(result));
+    invocation.io.out << (json_output ? json_text(invocation, check_json(path, result)) : check_summary_text(result));
   }
   return conclude(invocation, result);
 }
@@ -91,7 +94,7 @@ int check_and_repair(const Invocation& invocation, const std::string& path, File
   if (!json_output || outcome.after.failure) print_findings(outcome.before, invocation.io.err);
   if (!outcome.after.failure && !invocation.options.has("quiet")) {
     if (json_output) {
-      invocation.io.out << repair_json(path, outcome).dump(4) << '\n';
+      invocation.io.out << json_text(invocation, repair_json(path, outcome));
     } else {
       const std::string repaired = repair_text(outcome);
       invocation.io.out << repaired << std::flush;
@@ -120,20 +123,22 @@ int run_check(Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   wants_json(options);
-  check_cache_mode(options);
+  check_cache_mode(options, "T", "source cache option");
   const bool repairing = options.has("repair");
   if (options.has("undo") && !repairing) usage_error("--undo needs --repair");
   if (repairing) parse_repair(*options.value("repair"));
-  const std::string& path = invocation.arguments[0];
-  if (options.has("undo-restore")) return restore(invocation, path);
-
-  const auto image = FileStorage::open(path, repairing);
-  if (repairing) lock_for_writing(*image);
-  if (format_of(*image, options) != Format::qcow2) {
-    invocation.warn("This image format does not support checks");
-    return no_check;
-  }
-  return repairing ? check_and_repair(invocation, path, *image) : check_only(invocation, path, *image);
+  return told_in_its_words(invocation, invocation.arguments[0], [&] {
+    const ImageDescription described = describe_image(invocation, invocation.arguments[0]);
+    const std::string& path = described.filename;
+    if (options.has("undo-restore")) return restore(invocation, path);
+    const auto image = FileStorage::open(path, repairing);
+    if (repairing) lock_for_writing(*image);
+    if (format_of(*image, described.format) != Format::qcow2) {
+      invocation.warn("This image format does not support checks");
+      return static_cast<int>(no_check);
+    }
+    return repairing ? check_and_repair(invocation, path, *image) : check_only(invocation, path, *image);
+  });
 }
 
 }  // namespace
@@ -151,6 +156,8 @@ const Command& check_command() {
               {'r', "repair", "leaks|all", "repair lost space, or all that can be repaired without guessing"},
               {0, "undo", "FILE", "save what a repair overwrites to FILE, which must not exist"},
               {0, "undo-restore", "FILE", "restore the image from FILE as it was before the repair"},
+              {0, "image-opts", "", "IMAGE is a list of options: driver=qcow2,file.filename=..."},
+              {0, "object", "OBJECT", "an object of QEMU's; checked, but of no use here"},
               output_option(),
               {'q', "quiet", "", "print findings and errors alone"},
               force_share_option(),

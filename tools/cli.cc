@@ -10,7 +10,9 @@
 
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/qemu_img.h"
 #include "tools/size_argument.h"
+#include "tools/worded_error.h"
 #include "version.h"
 
 namespace drydock::cli {
@@ -27,6 +29,12 @@ std::string short_label(const OptionSpec& spec) { return spec.short_name ? fmt::
 
 std::string long_label(const OptionSpec& spec) {
   return spec.long_name.empty() ? "" : fmt::format("--{}", spec.long_name);
+}
+
+// The same as qemu-img says it.
+[[noreturn]] void refuse_as_qemu_img(int answer, std::string_view word) {
+  usage_error(answer == ':' ? fmt::format("missing argument for option '{}'", printable(word))
+                            : fmt::format("unrecognized option '{}'", printable(word)));
 }
 
 // getopt's answer to an option that it will not take, in words. `word` is the one before optind; it holds the option
@@ -57,7 +65,7 @@ struct Parsed {
   std::vector<std::string> arguments;
 };
 
-Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::string>& words) {
+Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::string>& words, bool as_qemu_img) {
   std::string letters = ":";  // a missing argument is told apart from an unknown option
   std::vector<option> longs;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -85,7 +93,9 @@ Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::
   for (;;) {
     const int answer = getopt_long(argc, argv.data(), letters.c_str(), longs.data(), nullptr);
     if (answer == -1) break;
-    if (answer == '?' || answer == ':') refuse(specs, answer, argv[static_cast<size_t>(optind - 1)]);
+    const char* const word = argv[static_cast<size_t>(optind - 1)];
+    if ((answer == '?' || answer == ':') && as_qemu_img) refuse_as_qemu_img(answer, word);
+    if (answer == '?' || answer == ':') refuse(specs, answer, word);
     for (size_t i = 0; i < specs.size(); ++i) {
       if (answer != specs[i].short_name && answer != first_long_value + static_cast<int>(i)) continue;
       parsed.options.add(&specs[i], optarg != nullptr ? optarg : "");
@@ -93,6 +103,40 @@ Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::
   }
   for (int i = optind; i < argc; ++i) parsed.arguments.emplace_back(argv[static_cast<size_t>(i)]);
   return parsed;
+}
+
+// Takes the last word away before getopt sees it, where it is a number below zero.
+std::optional<std::string> take_negative_word(const Command& command, std::vector<std::string>& words) {
+  if (!command.last_word_may_be_negative || words.empty()) return std::nullopt;
+  const std::string& last = words.back();
+  if (last.size() < 2 || last[0] != '-' || (last[1] != '.' && (last[1] < '0' || last[1] > '9'))) return std::nullopt;
+  std::string word = std::move(words.back());
+  words.pop_back();
+  return word;
+}
+
+// Prints an error as the program's user knows it. Returns the exit status.
+int tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
+  const auto* worded = dynamic_cast<const WordedError*>(&error);
+  std::string message = error.what();
+  if (worded != nullptr && !as_qemu_img) {
+    for (const std::string& line : worded->more()) message += " " + line;
+  }
+  invocation.warn(message);
+  if (worded != nullptr && as_qemu_img) {
+    for (const std::string& line : worded->more()) {
+      if (worded->named()) {
+        invocation.warn(line);
+      } else {
+        invocation.io.err << printable(line) << '\n';
+      }
+    }
+  }
+  if (error.kind() == ErrorKind::usage) {
+    invocation.io.err << fmt::format("Try '{} --help' for more information{}\n", invocation.program,
+                                     as_qemu_img ? "" : ".");
+  }
+  return 1;
 }
 
 std::string version_line(std::string_view program) {
@@ -193,12 +237,16 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
                 bool as_incumbent) {
   Invocation invocation{.io = io, .program = program, .as_incumbent = as_incumbent, .options = {}, .arguments = {}};
   const std::vector<OptionSpec> specs = all_options(command);
+  const bool as_qemu_img = as_incumbent && is_qemu_img_verb(command);
   try {
-    Parsed parsed = parse_words(specs, words);
+    std::vector<std::string> plain_words = words;
+    const auto negative = take_negative_word(command, plain_words);
+    Parsed parsed = parse_words(specs, plain_words, as_qemu_img);
     invocation.options = std::move(parsed.options);
     invocation.arguments = std::move(parsed.arguments);
+    if (negative) invocation.arguments.push_back(*negative);
     if (invocation.options.has("help")) {
-      io.out << help_text(command, program);
+      io.out << (as_qemu_img ? qemu_img_help() : help_text(command, program));
       return 0;
     }
     if (invocation.options.has("version")) {
@@ -210,8 +258,7 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
     if (!io.out) throw Error(ErrorKind::io, "writing the output failed");
     return status;
   } catch (const Error& error) {
-    invocation.warn(error.what());
-    if (error.kind() == ErrorKind::usage) io.err << fmt::format("Try '{} --help' for more information.\n", program);
+    return tell(invocation, error, as_qemu_img);
   } catch (const std::exception& error) {
     invocation.warn(error.what());
   }
@@ -220,6 +267,7 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
 
 int run_program(const std::vector<std::string>& argv, Streams& io) {
   const std::string called = std::filesystem::path(argv.empty() ? "drydock" : argv[0]).filename().string();
+  if (called == qemu_img_name) return run_qemu_img({argv.begin() + 1, argv.end()}, io);
   if (const Command* command = find_incumbent(called)) {
     return run_command(*command, {argv.begin() + 1, argv.end()}, called, io, true);
   }
@@ -252,8 +300,13 @@ std::vector<OptionSpec> open_options() {
 }
 
 OpenOptions parse_open_options(const ParsedOptions& options) {
-  OpenOptions result;
+  OpenOptions result = parse_chain_options(options);
   if (const auto format = options.value("format")) result.format = parse_format(*format);
+  return result;
+}
+
+OpenOptions parse_chain_options(const ParsedOptions& options) {
+  OpenOptions result;
   if (const auto format = options.value("backing-format")) result.backing_format = parse_format(*format);
   if (const auto size = options.value("cache-size")) {
     result.metadata_cache_size = parse_size(*size, "--cache-size");

@@ -78,6 +78,8 @@ struct Command {
   std::vector<OptionSpec> options;
   // Returns the exit status; throws Error, which becomes "program: message" and status 1.
   int (*run)(Invocation&);
+  // The last word is an argument though it may look like an option: "-5G".
+  bool last_word_may_be_negative = false;
 };
 
 // Runs `command` on the words behind its name. --help and --version are answered here for every command.
@@ -100,6 +102,8 @@ std::vector<OptionSpec> all_options(const Command& command);
 // `a` followed by `b`: for tables that share rows.
 std::vector<OptionSpec> join(std::vector<OptionSpec> a, const std::vector<OptionSpec>& b);
 OpenOptions parse_open_options(const ParsedOptions& options);
+// The same without the format.
+OpenOptions parse_chain_options(const ParsedOptions& options);
 
 // Throws usage unless `text` is one of the formats read.
 Format parse_format(std::string_view text);

@@ -1,31 +1,16 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include <limits>
-
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/create_options.h"
 #include "tools/image_info.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
-#include "tools/size_argument.h"
+#include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
 namespace {
-
-uint64_t read_image_size(const std::string& text) {
-  const SizeArgument size = read_size(text);
-  if (size.problem == SizeArgument::Problem::malformed) {
-    throw Error(ErrorKind::invalid,
-                "Invalid image size specified. You may use k, M, G, T, P or E suffixes for kilobytes, megabytes, "
-                "gigabytes, terabytes, petabytes and exabytes.");
-  }
-  constexpr auto most = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  if (size.problem == SizeArgument::Problem::too_large || size.bytes > most) {
-    throw Error(ErrorKind::invalid, fmt::format("Invalid image size specified. Must be between 0 and {}.", most));
-  }
-  return size.bytes;
-}
 
 // -b and -F are words for options that -o has too, and win over it.
 void add_backing(const ParsedOptions& words, Format format, OptionString& given) {
@@ -53,10 +38,10 @@ ImageCreateOptions read_words(const Invocation& invocation, Format format, std::
 void create(Invocation& invocation, Format format, OptionString& given) {
   const std::string& path = invocation.arguments[0];
   std::optional<uint64_t> size;
-  if (invocation.arguments.size() > 1) size = read_image_size(invocation.arguments[1]);
+  if (invocation.arguments.size() > 1) size = read_named_size(invocation.arguments[1], "image size");
   ImageCreateOptions options = read_words(invocation, format, size, given);
   options.backing_must_exist = !invocation.options.has("unsafe");
-  options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"));
+  options.gate = read_image_options(invocation).gate;
   options = resolve_create_options(path, options);
   const bool json = wants_json(invocation.options);
   if (!json && !invocation.options.has("quiet")) {
@@ -65,12 +50,19 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   for (const std::string& warning : create_image(path, options)) invocation.warn(fmt::format("warning: {}", warning));
   if (json) {
     const auto image = Image::open(path, {.format = format, .metadata_only = true});
-    invocation.io.out << image_info_json(*image).dump(4) << '\n';
+    invocation.io.out << qemu_json(image_info_json(*image)) << '\n';
   }
 }
 
+Format format_of(const Invocation& invocation) {
+  const std::string name = invocation.options.value("format").value_or("raw");
+  if (!invocation.as_incumbent || format_by_name(name) || invocation.arguments.empty()) return parse_format(name);
+  throw Error(ErrorKind::invalid,
+              fmt::format("{}: Unknown file format '{}'", printable(invocation.arguments[0]), printable(name)));
+}
+
 int run_create(Invocation& invocation) {
-  const Format format = parse_format(invocation.options.value("format").value_or("raw"));
+  const Format format = format_of(invocation);
   OptionString given(invocation.options.values("options"));
   if (given.asks_for_help()) {
     invocation.io.out << create_options_help(format);
@@ -102,6 +94,7 @@ const Command& create_command() {
               {'o', "options", "OPTIONS", "options of the format: name=value,... (help lists them)"},
               {'q', "quiet", "", "do not print what is created"},
               {0, "allow-dir", "DIR", "also open files that the backing file names below DIR (may be repeated)"},
+              {0, "object", "OBJECT", "an object of QEMU's; checked, but of no use here"},
               output_option(),
           },
       .run = run_create,

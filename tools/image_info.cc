@@ -25,11 +25,20 @@ std::vector<std::string> bitmap_flags(const BitmapInfo& bitmap) {
   return flags;
 }
 
-// Names of foreign origin are any bytes, JSON is UTF-8.
-json text_value(const std::string& text) { return printable(text); }
-
 std::string compression_name(const qcow2::Header& header) {
   return header.compression == qcow2::CompressionType::zstd ? "zstd" : "zlib";
+}
+
+const char* crypt_format(const qcow2::Header& header) {
+  return header.crypt_method == qcow2::CryptMethod::luks ? "luks" : "aes";
+}
+
+json list_of(const std::vector<BitmapInfo>& bitmaps) {
+  json list = json::array();
+  for (const BitmapInfo& bitmap : bitmaps) {
+    list.push_back({{"name", bitmap.name}, {"granularity", bitmap.granularity}, {"flags", bitmap_flags(bitmap)}});
+  }
+  return list;
 }
 
 json qcow2_specific_json(const qcow2::Qcow2Image& image) {
@@ -37,25 +46,25 @@ json qcow2_specific_json(const qcow2::Qcow2Image& image) {
   json data{{"compat", header.version == 2 ? "0.10" : "1.1"},
             {"compression-type", compression_name(header)},
             {"refcount-bits", header.refcount_bits()}};
-  for (const BitmapInfo& bitmap : qcow2::read_bitmap_directory(image.storage(), header)) {
-    data["bitmaps"].push_back(
-        {{"name", text_value(bitmap.name)}, {"granularity", bitmap.granularity}, {"flags", bitmap_flags(bitmap)}});
+  if (json bitmaps = list_of(qcow2::read_bitmap_directory(image.storage(), header)); !bitmaps.empty()) {
+    data["bitmaps"] = std::move(bitmaps);
   }
+  if (header.crypt_method != qcow2::CryptMethod::none) data["encrypt"] = {{"format", crypt_format(header)}};
   if (header.version >= 3) {
     data["lazy-refcounts"] = (header.compatible_features & qcow2::compatible::lazy_refcounts) != 0;
     data["corrupt"] = header.is(qcow2::incompatible::corrupt);
     data["extended-l2"] = header.extended_l2();
   }
   if (header.has_data_file()) {
-    if (header.data_file) data["data-file"] = text_value(*header.data_file);
+    if (header.data_file) data["data-file"] = *header.data_file;
     data["data-file-raw"] = header.data_file_raw();
   }
   return {{"type", "qcow2"}, {"data", data}};
 }
 
 json snapshot_json(const SnapshotInfo& snapshot) {
-  json result{{"id", text_value(snapshot.id)},
-              {"name", text_value(snapshot.name)},
+  json result{{"id", snapshot.id},
+              {"name", snapshot.name},
               {"vm-state-size", snapshot.vm_state_size},
               {"date-sec", snapshot.date_seconds},
               {"date-nsec", snapshot.date_nanoseconds},
@@ -105,6 +114,9 @@ std::string qcow2_specific_text(const qcow2::Qcow2Image& image) {
   }
   text += bitmaps_text(image);
   text += fmt::format("    refcount bits: {}\n", header.refcount_bits());
+  if (header.crypt_method != qcow2::CryptMethod::none) {
+    text += fmt::format("    encrypt:\n        format: {}\n", crypt_format(header));
+  }
   if (header.has_data_file()) {
     if (header.data_file) text += fmt::format("    data file: {}\n", printable(*header.data_file));
     text += fmt::format("    data file raw: {}\n", yes_no(header.data_file_raw()));
@@ -130,8 +142,10 @@ std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
   return text;
 }
 
+json bitmaps_json(const Image& image) { return list_of(image.bitmaps()); }
+
 json image_info_json(const Image& image) {
-  json result{{"filename", text_value(image.path())},
+  json result{{"filename", image.path()},
               {"format", format_name(image.format())},
               {"virtual-size", image.virtual_size()},
               {"actual-size", image.storage().allocated_size()},
@@ -143,11 +157,10 @@ json image_info_json(const Image& image) {
     result["dirty-flag"] = header.is(qcow2::incompatible::dirty);
     if (header.crypt_method != qcow2::CryptMethod::none) result["encrypted"] = true;
     if (header.backing_file) {
-      result["backing-filename"] = text_value(*header.backing_file);
-      result["full-backing-filename"] =
-          text_value(resolve_name({*header.backing_file, image.path(), FileRole::backing_file}));
+      result["backing-filename"] = *header.backing_file;
+      result["full-backing-filename"] = resolve_name({*header.backing_file, image.path(), FileRole::backing_file});
     }
-    if (header.backing_format) result["backing-filename-format"] = text_value(*header.backing_format);
+    if (header.backing_format) result["backing-filename-format"] = *header.backing_format;
     result["format-specific"] = qcow2_specific_json(*qcow2_image);
   }
   return result;

@@ -13,6 +13,8 @@ namespace drydock::cli {
 
 nlohmann::json image_info_json(const Image& image);
 std::string image_info_text(const Image& image);
+// An array of its persistent bitmaps.
+nlohmann::json bitmaps_json(const Image& image);
 // The table of snapshots, with its heads.
 std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots);
 

@@ -4,6 +4,7 @@
 
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
 
 namespace drydock::cli {
@@ -28,7 +29,8 @@ void print_human(const Disk& disk, GuestRange range, std::ostream& out) {
   });
 }
 
-void print_json(const Disk& disk, GuestRange range, std::ostream& out) {
+// `start` is where the user wanted it to begin. qemu-img has an extent for nothing too.
+void print_json(const Disk& disk, GuestRange range, uint64_t start, std::ostream& out) {
   std::string_view separator = "[";
   for_each_extent(disk, range, [&](const Extent& extent) {
     out << separator
@@ -39,23 +41,29 @@ void print_json(const Disk& disk, GuestRange range, std::ostream& out) {
     out << '}';
     separator = ",\n";
   });
-  out << (range.length == 0 ? "[]\n" : "]\n");
+  if (range.length == 0) {
+    out << fmt::format(R"([{{ "start": {}, "length": 0, "depth": 0, "present": false, "zero": false, "data": false}})",
+                       start);
+  }
+  out << "]\n";
 }
 
 int run_map(Invocation& invocation) {
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   const bool json_output = wants_json(invocation.options);
-  const auto start = parse_size(invocation.options.value("start-offset").value_or("0"), "--start-offset");
+  const auto start = read_named_size(invocation.options.value("start-offset").value_or("0"), "start offset");
   const auto limit = invocation.options.value("max-length");
-  const uint64_t max_length = limit ? parse_size(*limit, "--max-length") : UINT64_MAX;
+  const uint64_t max_length = limit ? read_named_size(*limit, "max length") : UINT64_MAX;
 
-  const auto image = Image::open(invocation.arguments[0], parse_open_options(invocation.options));
-  for (const std::string& warning : image->warnings()) invocation.warn(warning);
+  const auto image = open_image(invocation, invocation.arguments[0], read_image_options(invocation));
+  if (!invocation.as_incumbent) {
+    for (const std::string& warning : image->warnings()) invocation.warn(warning);
+  }
   const auto disk = image->disk();
   const uint64_t first = std::min(start, disk->size());
   const GuestRange range{GuestOffset(first), std::min(max_length, disk->size() - first)};
   if (json_output) {
-    print_json(*disk, range, invocation.io.out);
+    print_json(*disk, range, start, invocation.io.out);
   } else {
     print_human(*disk, range, invocation.io.out);
   }
@@ -71,7 +79,7 @@ const Command& map_command() {
       .summary = "show what lies where: data, zeros and holes, and in which file of the chain",
       .synopsis = "[OPTION...] IMAGE",
       .incumbent = "",
-      .options = join(open_options(),
+      .options = join(image_options(),
                       {
                           output_option(),
                           {'s', "start-offset", "OFFSET", "start at this guest offset"},

@@ -127,6 +127,12 @@ void OptionString::check(const std::vector<OptionRow>& rows) {
   }
 }
 
+OptionString::Words OptionString::words() const {
+  Words words;
+  for (const Given& given : given_) words[given.name] = given.value.value_or("on");
+  return words;
+}
+
 void OptionString::set(std::string_view name, const std::string& value) {
   given_.push_back({std::string(name), value});
 }

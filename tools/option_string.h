@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -34,6 +35,10 @@ class OptionString {
 
   // Throws invalid for a name that no row has, and for values that are not of their row's kind.
   void check(const std::vector<OptionRow>& rows);
+
+  // What was given, for those who check it themselves; a name alone has "on".
+  using Words = std::map<std::string, std::string>;
+  Words words() const;
 
   void set(std::string_view name, const std::string& value);
   bool has(std::string_view name) const { return value(name).has_value(); }

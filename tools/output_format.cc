@@ -11,7 +11,7 @@ OptionSpec output_option() { return {0, "output", "human|json", "form of the out
 bool wants_json(const ParsedOptions& options) {
   const std::string format = options.value("output").value_or("human");
   if (format != "human" && format != "json") {
-    usage_error(fmt::format("--output must be used with human or json as argument, not '{}'", printable(format)));
+    throw Error(ErrorKind::invalid, "--output must be used with human or json as argument.");
   }
   return format == "json";
 }

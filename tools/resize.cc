@@ -2,11 +2,13 @@
 //
 // drydock resize: make an image's disk larger or smaller, as qemu-img resize does.
 
-#include <nlohmann/json.hpp>
-
 #include "src/error.h"
 #include "tools/commands.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/qemu_json.h"
+#include "tools/size_argument.h"
+#include "tools/worded_error.h"
 
 namespace drydock::cli {
 
@@ -14,10 +16,19 @@ namespace {
 
 constexpr uint64_t sector_size = 512;
 
+uint64_t read_amount(const std::string& text) {
+  const SizeArgument size = read_size(text);
+  if (size.problem == SizeArgument::Problem::none) return size.bytes;
+  throw WordedError(
+      ErrorKind::invalid, "Parameter 'size' expects a non-negative number below 2^64",
+      {"Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-", "and exabytes, respectively."},
+      false);
+}
+
 // SIZE, +SIZE or -SIZE.
 uint64_t new_size(const std::string& text, uint64_t old_size) {
   const bool relative = text.starts_with('+') || text.starts_with('-');
-  const uint64_t amount = parse_size(relative ? text.substr(1) : text, "the new size");
+  const uint64_t amount = read_amount(relative ? text.substr(1) : text);
   std::optional<uint64_t> size = amount;
   if (text.starts_with('+')) size = checked_add(old_size, amount);
   if (text.starts_with('-')) size = amount < old_size ? std::optional(old_size - amount) : std::nullopt;
@@ -29,26 +40,25 @@ Preallocation parse_preallocation(const ParsedOptions& options) {
   const auto word = options.value("preallocation");
   if (!word) return Preallocation::off;
   const auto mode = preallocation_by_name(*word);
-  if (!mode) usage_error(fmt::format("Invalid preallocation mode '{}'", printable(*word)));
+  if (!mode) throw Error(ErrorKind::invalid, fmt::format("Invalid preallocation mode '{}'", printable(*word)));
   return *mode;
 }
 
-// An option takes what starts with '-' for itself: the size may stand behind "--", or before the image's name as
-// "-SIZE" never can.
 int run_resize(Invocation& invocation) {
   if (invocation.arguments.size() < 2) usage_error("Not enough arguments");
   if (invocation.arguments.size() > 2) usage_error("Expecting image file name and size");
   const Preallocation preallocation = parse_preallocation(invocation.options);
-  OpenOptions options = parse_open_options(invocation.options);
+  OpenOptions options = read_image_options(invocation);
   options.writable = true;
-  const auto image = Image::open(invocation.arguments[0], options);
+  const auto image = open_image(invocation, invocation.arguments[0], options);
   const uint64_t old_size = image->virtual_size();
   const uint64_t size = new_size(invocation.arguments[1], old_size);
   if (size < old_size && !invocation.options.has("shrink")) {
+    invocation.warn("Use the --shrink option to perform a shrink operation.");
     invocation.warn(
         "warning: Shrinking an image will delete all data beyond the shrunken image's end. Before performing such an "
         "operation, make sure there is no important data there.");
-    throw Error(ErrorKind::invalid, "Use the --shrink option to perform a shrink operation.");
+    return 1;
   }
   if (size < old_size && preallocation != Preallocation::off) {
     throw Error(ErrorKind::invalid, "Preallocation can only be used for growing images");
@@ -58,7 +68,7 @@ int run_resize(Invocation& invocation) {
   if (wants_json(invocation.options)) {
     const nlohmann::json result{
         {"filename", printable(image->path())}, {"old-size", old_size}, {"virtual-size", image->virtual_size()}};
-    invocation.io.out << result.dump(4) << '\n';
+    invocation.io.out << qemu_json(result) << '\n';
   } else if (!invocation.options.has("quiet")) {
     invocation.io.out << "Image resized.\n";
   }
@@ -74,7 +84,7 @@ const Command& resize_command() {
       .summary = "make an image's disk larger or smaller",
       .synopsis = "[OPTION...] IMAGE [+|-]SIZE",
       .incumbent = "",
-      .options = join(open_options(),
+      .options = join(image_options(),
                       {
                           {0, "shrink", "", "let the disk become smaller: what lies behind its new end is lost"},
                           {0, "preallocation", "MODE", "of the new part: off (default), metadata, falloc or full"},
@@ -82,6 +92,7 @@ const Command& resize_command() {
                           output_option(),
                       }),
       .run = run_resize,
+      .last_word_may_be_negative = true,
   };
   return command;
 }

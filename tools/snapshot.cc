@@ -9,7 +9,9 @@
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/image_info.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
@@ -62,7 +64,7 @@ size_t find_snapshot(const Image& image, const Request& request) {
 void list(const Invocation& invocation, const Image& image) {
   if (wants_json(invocation.options)) {
     const nlohmann::json info = image_info_json(image);
-    invocation.io.out << info.value("snapshots", nlohmann::json::array()).dump(4) << '\n';
+    invocation.io.out << qemu_json(info.value("snapshots", nlohmann::json::array())) << '\n';
   } else if (!image.snapshots().empty()) {
     invocation.io.out << "Snapshot list:\n" << snapshot_list_text(image.snapshots());
   }
@@ -71,10 +73,10 @@ void list(const Invocation& invocation, const Image& image) {
 int run_snapshot(Invocation& invocation) {
   const Request request = parse_request(invocation.options);
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
-  OpenOptions options = parse_open_options(invocation.options);
+  OpenOptions options = read_image_options(invocation);
   options.writable = request.action != Action::list;
   options.metadata_only = request.action == Action::list;
-  const auto image = Image::open(invocation.arguments[0], options);
+  const auto image = open_image(invocation, invocation.arguments[0], options);
   switch (request.action) {
     case Action::list:
       list(invocation, *image);
@@ -102,7 +104,7 @@ const Command& snapshot_command() {
       .summary = "list, take, apply and delete an image's internal snapshots",
       .synopsis = "[OPTION...] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] IMAGE",
       .incumbent = "",
-      .options = join(open_options(),
+      .options = join(image_options(),
                       {
                           {'l', "list", "", "list the snapshots (the default)"},
                           {'a', "apply", "SNAPSHOT", "make the disk what it was when SNAPSHOT was taken"},

@@ -61,8 +61,8 @@ TEST_F(install, every_command_has_its_manual) {
   for (const Command* command : all_commands()) {
     EXPECT_TRUE(fs::exists(installed(fmt::format("share/man/man1/drydock-{}.1", command->name)))) << command->name;
   }
-  for (const std::string page :
-       {"man1/drydock.1", "man7/drydock-formats.7", "man7/drydock-security.7", "man7/drydock-hacking.7"}) {
+  for (const std::string page : {"man1/drydock.1", "man7/drydock-formats.7", "man7/drydock-security.7",
+                                 "man7/drydock-hacking.7", "man7/drydock-qemu-img.7"}) {
     EXPECT_TRUE(fs::exists(installed("share/man/" + page))) << page;
   }
 }
@@ -72,6 +72,7 @@ TEST_F(install, the_drop_in_folder_holds_every_incumbents_name_and_no_other) {
   for (const Command* command : all_commands()) {
     if (!command->incumbent.empty()) expected.emplace(command->incumbent);
   }
+  expected.emplace("qemu-img");
   std::set<std::string> found;
   if (fs::exists(installed("libexec/drydock/bin"))) {
     for (const auto& entry : fs::directory_iterator(installed("libexec/drydock/bin"))) {
@@ -92,6 +93,15 @@ TEST_F(install, drop_ins_are_relative_links_that_answer_by_their_own_name) {
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, HasSubstr(name + ": unknown option '--no-such-option'"));
   }
+}
+
+TEST_F(install, the_link_named_qemu_img_answers_as_qemu_img) {
+  const std::string link = installed("libexec/drydock/bin/qemu-img");
+  EXPECT_EQ(fs::read_symlink(link), "../../../bin/drydock");
+  EXPECT_EQ(run_ok({link, "--version"}), std::string("qemu-img version 7.2.0 (drydock ") + DRYDOCK_VERSION + ")\n");
+  const Outcome outcome = run({link, "info"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_EQ(outcome.err, "qemu-img: Expecting one image file name\nTry 'qemu-img --help' for more information\n");
 }
 
 TEST_F(install, bash_completes_commands_options_and_values) {

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/image_opts.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "src/error.h"
+#include "tools/option_string.h"
+#include "tools/size_argument.h"
+
+namespace drydock::cli {
+
+namespace {
+
+using Options = OptionString::Words;
+
+// They tell QEMU how to go about it, not what the image is.
+constexpr std::array tuning_of_formats{
+    "node-name",
+    "read-only",
+    "auto-read-only",
+    "discard",
+    "detect-zeroes",
+    "cache.direct",
+    "cache.no-flush",
+    "force-share",
+    "lazy-refcounts",
+    "cache-size",
+    "l2-cache-size",
+    "l2-cache-entry-size",
+    "overlap-check",
+    "overlap-check.template",
+    "refcount-cache-size",
+    "cache-clean-interval",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+};
+constexpr std::array tuning_of_files{
+    "node-name",   "read-only",     "auto-read-only", "locking",    "aio",           "discard",
+    "pr-manager",  "cache.direct",  "cache.no-flush", "drop-cache", "aio-max-batch", "x-check-cache-dropped",
+    "force-share", "detect-zeroes",
+};
+
+[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
+bool is_file_driver(std::string_view driver) { return driver == "file" || driver == "host_device"; }
+
+std::optional<std::string> take(Options& options, const std::string& name) {
+  const auto found = options.find(name);
+  if (found == options.end()) return std::nullopt;
+  std::string value = std::move(found->second);
+  options.erase(found);
+  return value;
+}
+
+uint64_t take_size(Options& options, const std::string& name) {
+  const std::string text = *take(options, name);
+  const SizeArgument size = read_size(text);
+  if (size.problem != SizeArgument::Problem::none) {
+    invalid(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+  }
+  return size.bytes;
+}
+
+// The options of the protocol below, without their "file.".
+Options take_below(Options& options) {
+  Options below;
+  for (auto option = options.lower_bound("file."); option != options.end() && option->first.starts_with("file.");) {
+    below[option->first.substr(5)] = option->second;
+    option = options.erase(option);
+  }
+  return below;
+}
+
+std::string file_name_of(Options file) {
+  const std::string driver = take(file, "driver").value_or("file");
+  if (!is_file_driver(driver)) {
+    throw Error(ErrorKind::refused, fmt::format("file.driver '{}': only local files are opened, by file or host_device",
+                                                printable(driver)));
+  }
+  const auto name = take(file, "filename");
+  if (!name) invalid("The 'file' block driver requires a file name");
+  for (const char* tuning : tuning_of_files) file.erase(tuning);
+  if (!file.empty()) {
+    invalid(fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, printable(file.begin()->first)));
+  }
+  return *name;
+}
+
+void read_raw_part(Options& options, ImageDescription& description) {
+  if (options.contains("offset")) description.offset = take_size(options, "offset");
+  if (options.contains("size")) description.size = take_size(options, "size");
+}
+
+void refuse_rest(const Options& options, const std::string& driver) {
+  if (options.empty()) return;
+  const std::string& name = options.begin()->first;
+  if (name.starts_with("encrypt.")) {
+    throw Error(ErrorKind::unsupported, fmt::format("'{}': encrypted images cannot be read", printable(name)));
+  }
+  if (name == "backing" || name.starts_with("backing.") || name.starts_with("data-file")) {
+    throw Error(ErrorKind::refused,
+                fmt::format("'{}': the files below an image are those that it names itself", printable(name)));
+  }
+  invalid(fmt::format("Block format '{}' does not support the option '{}'", driver, printable(name)));
+}
+
+}  // namespace
+
+ImageDescription parse_image_opts(const std::string& text) {
+  Options options = OptionString({text}).words();
+  if (options.size() == 1 && text.find('=') == std::string::npos) {
+    invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
+  }
+  ImageDescription description;
+  const auto driver = take(options, "driver");
+  if (driver && is_file_driver(*driver)) {
+    options["driver"] = *driver;
+    return {.filename = file_name_of(options), .format = Format::raw, .offset = 0, .size = std::nullopt};
+  }
+  if (const auto node = take(options, "file")) {
+    invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(*node)));
+  }
+  Options file = take_below(options);
+  if (!driver && file.empty()) invalid("Must specify either driver or file");
+  if (driver) {
+    description.format = format_by_name(*driver);
+    if (!description.format) invalid(fmt::format("Unknown driver '{}'", printable(*driver)));
+    if (file.empty()) invalid("A block device must be specified for \"file\"");
+  }
+  description.filename = file_name_of(std::move(file));
+  if (description.format == Format::raw) read_raw_part(options, description);
+  for (const char* tuning : tuning_of_formats) options.erase(tuning);
+  refuse_rest(options, driver.value_or("raw"));
+  return description;
+}
+
+void check_object(const std::string& text) {
+  constexpr std::array types{
+      "authz-list",     "authz-list-file", "authz-simple",   "main-loop",      "pr-manager-helper",
+      "secret",         "secret_keyring",  "thread-context", "throttle-group", "tls-cipher-suites",
+      "tls-creds-anon", "tls-creds-psk",   "tls-creds-x509"};
+  std::string type;
+  Options options;
+  if (text.starts_with('{')) {
+    const auto object = nlohmann::json::parse(text, nullptr, false);
+    if (!object.is_object()) invalid("JSON parse error: --object expects an object");
+    for (const auto& member : object.items()) options[member.key()] = "";
+    type = object.value("qom-type", "");
+  } else {
+    type = text.substr(0, text.find(','));
+    if (type.starts_with("qom-type=")) type.erase(0, 9);
+    options = OptionString({text}).words();
+  }
+  if (std::ranges::find(types, type) == types.end()) {
+    invalid(fmt::format("Parameter 'qom-type' does not accept value '{}'", printable(type)));
+  }
+  if (!options.contains("id")) invalid("Parameter 'id' is missing");
+  if (type == "secret" && !options.contains("data") && !options.contains("file")) {
+    invalid("Either 'file' or 'data' must be provided");
+  }
+}
+
+}  // namespace drydock::cli

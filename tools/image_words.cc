@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/image_words.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <limits>
+
+#include "src/error.h"
+#include "src/image_part.h"
+#include "tools/image_opts.h"
+#include "tools/size_argument.h"
+#include "tools/worded_error.h"
+
+namespace drydock::cli {
+
+namespace {
+
+// qemu-img's defaults as far as they are safe: backing files anywhere on the host, whose formats are recorded; an
+// external data file only beside its image, for what such a file is good for in a foreign image is to have a file of
+// the host read.
+class HostGate final : public OpenGate {
+ public:
+  std::shared_ptr<Storage> open(const FileReference& reference, bool writable) const override {
+    return (reference.role == FileRole::backing_file ? anywhere_ : beside_).open(reference, writable);
+  }
+
+ private:
+  LocalFilesGate anywhere_{{"/"}};
+  LocalFilesGate beside_;
+};
+
+std::vector<std::string> split_path_list(std::string_view list) {
+  std::vector<std::string> parts;
+  while (!list.empty()) {
+    const size_t end = std::min(list.find(':'), list.size());
+    if (end > 0) parts.emplace_back(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return parts;
+}
+
+std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation) {
+  std::vector<std::string> trees = invocation.options.values("allow-dir");
+  const char* standing = std::getenv("DRYDOCK_ALLOW_DIR");
+  if (invocation.as_incumbent && standing == nullptr && trees.empty()) return std::make_shared<HostGate>();
+  if (standing != nullptr) {
+    for (std::string& tree : split_path_list(standing)) trees.push_back(std::move(tree));
+  }
+  return std::make_shared<LocalFilesGate>(std::move(trees));
+}
+
+// What qemu-img says once it has guessed, before it writes.
+constexpr std::string_view guess_warning =
+    "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
+    "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be "
+    "restricted.\n"
+    "         Specify the 'raw' format explicitly to remove the restrictions.\n";
+
+std::shared_ptr<Image> open_described(const ImageDescription& description, OpenOptions options) {
+  options.format = description.format;
+  if (!description.is_part()) return Image::open(description.filename, options);
+  options.metadata_only = false;
+  auto image = Image::open(description.filename, options);
+  const uint64_t whole_size = image->virtual_size();
+  const uint64_t length = description.size.value_or(whole_size - std::min(whole_size, description.offset));
+  return image_part(std::move(image), {GuestOffset(description.offset), length});
+}
+
+std::shared_ptr<Image> open_file(const Invocation& invocation, const std::string& path, const OpenOptions& options) {
+  auto image = Image::open(path, options);
+  if (invocation.as_incumbent && options.writable && !options.format && image->format() == Format::raw) {
+    invocation.io.err << fmt::format(guess_warning, printable(path));
+  }
+  return image;
+}
+
+Format format_named(const Invocation& invocation, const std::string& name) {
+  const auto format = format_by_name(name);
+  if (format) return *format;
+  if (!invocation.as_incumbent) return parse_format(name);
+  throw Error(ErrorKind::invalid, fmt::format("Unknown driver '{}'", printable(name)));
+}
+
+}  // namespace
+
+std::vector<OptionSpec> image_options() {
+  return join(open_options(), {
+                                  {0, "image-opts", "", "IMAGE is a list of options: driver=qcow2,file.filename=..."},
+                                  {0, "object", "OBJECT", "an object of QEMU's; checked, but of no use here"},
+                              });
+}
+
+OpenOptions read_image_options(const Invocation& invocation) {
+  const ParsedOptions& words = invocation.options;
+  if (words.has("image-opts") && words.has("format")) {
+    throw Error(ErrorKind::invalid, "--image-opts and --format are mutually exclusive");
+  }
+  for (const std::string& object : words.values("object")) check_object(object);
+  OpenOptions options = parse_chain_options(words);
+  options.gate = gate_for(invocation);
+  return options;
+}
+
+std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
+  if (invocation.options.has("image-opts")) {
+    return told_in_its_words(invocation, word, [&] { return open_described(parse_image_opts(word), options); });
+  }
+  return open_image_file(invocation, word, options.format ? std::nullopt : invocation.options.value("format"), options);
+}
+
+std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
+                                       const std::optional<std::string>& format, const OpenOptions& options) {
+  return told_in_its_words(invocation, path, [&] {
+    OpenOptions complete = options;
+    if (format) complete.format = format_named(invocation, *format);
+    return open_file(invocation, path, complete);
+  });
+}
+
+ImageDescription describe_image(const Invocation& invocation, const std::string& word) {
+  if (invocation.options.has("image-opts")) return parse_image_opts(word);
+  ImageDescription description{.filename = word, .format = std::nullopt, .offset = 0, .size = std::nullopt};
+  if (const auto format = invocation.options.value("format")) description.format = format_named(invocation, *format);
+  return description;
+}
+
+// With the file named once where the message begins with it.
+Error as_qemu_img_tells(const Error& error, const std::string& word) {
+  return without_name(error, word).within(fmt::format("Could not open '{}'", printable(word)));
+}
+
+Error without_name(const Error& error, const std::string& name) {
+  const std::string message = error.what();
+  const std::string start = printable(name) + ": ";
+  return {error.kind(), error.errno_value(), message.starts_with(start) ? message.substr(start.size()) : message};
+}
+
+void check_cache_mode(const ParsedOptions& options, std::string_view name, std::string_view what) {
+  const auto mode = options.value(name);
+  constexpr std::array modes{"none", "off", "writeback", "writethrough", "directsync", "unsafe"};
+  if (mode && std::ranges::find(modes, *mode) == modes.end()) {
+    throw Error(ErrorKind::invalid, fmt::format("Invalid {}: {}", what, printable(*mode)));
+  }
+}
+
+uint64_t read_named_size(std::string_view text, std::string_view what) {
+  const SizeArgument size = read_size(text);
+  if (size.problem == SizeArgument::Problem::malformed) {
+    throw WordedError(ErrorKind::invalid,
+                      fmt::format("Invalid {} specified. You may use k, M, G, T, P or E suffixes for", what),
+                      {"kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."}, true);
+  }
+  constexpr auto most = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
+  if (size.problem == SizeArgument::Problem::too_large || size.bytes > most) {
+    throw Error(ErrorKind::invalid, fmt::format("Invalid {} specified. Must be between 0 and {}.", what, most));
+  }
+  return size.bytes;
+}
+
+}  // namespace drydock::cli

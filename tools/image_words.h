@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The words by which the image commands are told of images, and how they open them.
+//
+// Under drydock's own name an image's chain is opened as drydock-security(7) says. Under the name qemu-img, where
+// scripts bring chains that lie all over a host, backing files may be anywhere on it, unless DRYDOCK_ALLOW_DIR or
+// --allow-dir tell where.
+
+#pragma once
+
+#include "src/error.h"
+#include "tools/cli.h"
+#include "tools/image_opts.h"
+
+namespace drydock::cli {
+
+// open_options(), --image-opts, --object.
+std::vector<OptionSpec> image_options();
+
+// How images are to be opened, without the format, which is for open_image() to find. Throws usage for words that
+// contradict each other.
+OpenOptions read_image_options(const Invocation& invocation);
+
+// Opens what `word` names: a file, or with --image-opts what its options describe. -f counts unless `options` has a
+// format.
+std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options);
+// The same for a file that has its own words: `format` as the user spelt it, nothing to probe.
+std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
+                                       const std::optional<std::string>& format, const OpenOptions& options);
+
+// What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
+// of -f.
+ImageDescription describe_image(const Invocation& invocation, const std::string& word);
+
+// `error`, met while `word` was being opened, as qemu-img tells of it.
+Error as_qemu_img_tells(const Error& error, const std::string& word);
+
+// Without "name: " at its start.
+Error without_name(const Error& error, const std::string& name);
+
+// Runs `open`. Under the name qemu-img its errors are told as such of opening `word`.
+template <class Open>
+auto told_in_its_words(const Invocation& invocation, const std::string& word, const Open& open) {
+  if (!invocation.as_incumbent) return open();
+  try {
+    return open();
+  } catch (const Error& error) {
+    throw as_qemu_img_tells(error, word);
+  }
+}
+
+// -t and -T: taken for the sake of scripts, for everything is written through the page cache and flushed in the end.
+// `what` is how messages call it: "cache option". Throws invalid for a mode that qemu-img does not have.
+void check_cache_mode(const ParsedOptions& options, std::string_view name, std::string_view what);
+
+// A size with qemu-img's words for what is none; `what` is "start offset", say.
+uint64_t read_named_size(std::string_view text, std::string_view what);
+
+}  // namespace drydock::cli

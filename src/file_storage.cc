@@ -175,7 +175,7 @@ void FileStorage::truncate(uint64_t size) {
 }
 
 void FileStorage::flush() {
-  if (!writable_) return;
+  if (!writable_ || !flushes_) return;
   if (::fdatasync(fd_.get()) != 0) throw system_error(errno, fmt::format("{}: flushing", name_));
 }
 

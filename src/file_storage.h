@@ -35,6 +35,8 @@ class FileStorage final : public Storage {
   std::string identity() const override;
 
   bool is_block_device() const { return block_device_; }
+  // From now on flush() leaves it to the system when things become durable. Before others share the storage.
+  void leave_flushing_to_system() { flushes_ = false; }
 
  private:
   void check_writable() const;
@@ -45,6 +47,7 @@ class FileStorage final : public Storage {
   std::string name_;
   bool writable_;
   bool block_device_ = false;
+  bool flushes_ = true;
   uint64_t fixed_size_ = 0;  // bytes, of a block device
 };
 

@@ -68,6 +68,8 @@ class Image {
   virtual const Storage& storage() const = 0;
   const std::string& path() const { return storage().name(); }
   virtual uint64_t virtual_size() const = 0;
+  // Bytes, a power of two: data takes space in whole units of this, which begin at its multiples. A cluster's size.
+  virtual uint64_t allocation_unit() const { return 512; }
 
   // The active disk. The same one each time.
   virtual std::shared_ptr<Disk> disk() const = 0;

@@ -77,7 +77,7 @@ qcow2::CreateOptions qcow2_options(const ImageCreateOptions& options) {
 }
 
 std::vector<std::string> create_raw(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(path);
+  NewFile file(options.place.empty() ? path : options.place, path);
   const uint64_t size = round_up(*options.size, sector_size);
   if (file.storage()->is_block_device()) {
     if (options.preallocation != Preallocation::off) {
@@ -97,7 +97,7 @@ std::vector<std::string> create_raw(const std::string& path, const ImageCreateOp
 }
 
 std::vector<std::string> create_qcow2(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(path);
+  NewFile file(options.place.empty() ? path : options.place, path);
   std::optional<NewFile> data;
   if (options.qcow2.data_file) {
     const std::string data_path = data_file_path(path, *options.qcow2.data_file);

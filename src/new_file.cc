@@ -49,15 +49,15 @@ void flush_name(const std::string& path) {
 
 }  // namespace
 
-NewFile::NewFile(std::string path) : path_(std::move(path)) {
+NewFile::NewFile(std::string path, std::string name) : path_(std::move(path)), name_(std::move(name)) {
   UniqueFd fd(::open(path_.c_str(), open_flags));
-  if (!fd && errno != ENOENT) fail_to_create(path_);
+  if (!fd && errno != ENOENT) fail_to_create(name_);
   if (!fd) {
     fd.reset(::open(path_.c_str(), open_flags | O_CREAT | O_EXCL, new_file_mode));
-    if (!fd) fail_to_create(path_);
+    if (!fd) fail_to_create(name_);
     created_ = true;
   }
-  storage_ = std::make_shared<FileStorage>(std::move(fd), path_, true);
+  storage_ = std::make_shared<FileStorage>(std::move(fd), name_, true);
   try {
     lock_for_writing(*storage_);
   } catch (const Error&) {
@@ -82,7 +82,7 @@ std::vector<std::string> NewFile::empty(const FileHints& hints) {
   const uint64_t extent_size = hints.extent_size.value_or(FileHints::default_extent_size);
   if (extent_size == 0 || set_extent_size(fd, extent_size) || !hints.extent_size) return {};
   return {
-      fmt::format("{}: the filesystem does not take an extent size hint of {} bytes", printable(path_), extent_size)};
+      fmt::format("{}: the filesystem does not take an extent size hint of {} bytes", printable(name_), extent_size)};
 }
 
 void NewFile::keep() {

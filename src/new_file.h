@@ -27,8 +27,10 @@ struct FileHints {
 class NewFile {
  public:
   // Opens the file or block device at `path`, or creates a file there (for its owner to write, for all to read), and
-  // takes a writer's locks. Throws busy where another process uses it, or as the operating system says.
-  explicit NewFile(std::string path);
+  // takes a writer's locks. Messages call it `name`. Throws busy where another process uses it, or as the operating
+  // system says.
+  NewFile(std::string path, std::string name);
+  explicit NewFile(const std::string& path) : NewFile(path, path) {}
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
   // Removes what the constructor created, unless keep() was called.
@@ -45,6 +47,7 @@ class NewFile {
 
  private:
   std::string path_;
+  std::string name_;
   bool created_ = false;
   bool kept_ = false;
   std::shared_ptr<FileStorage> storage_;

@@ -12,6 +12,8 @@ namespace drydock::cli {
 
 const Command& bitmap_command();
 const Command& create_command();
+const Command& convert_command();
+const Command& compare_command();
 const Command& info_command();
 const Command& check_command();
 const Command& map_command();

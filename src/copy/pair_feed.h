@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// PairFeed: two disks side by side, cut into pieces of work for several threads, in order.
+//
+// Thread-safe. The disks outlive it.
+
+#pragma once
+
+#include <mutex>
+#include <optional>
+
+#include "src/copy/extent_cursor.h"
+
+namespace drydock {
+
+struct PairWork {
+  GuestRange range;
+  Extent first;  // what lies there; behind a disk's end: zeros
+  Extent second;
+};
+
+class PairFeed {
+ public:
+  static constexpr uint64_t chunk = 256 << 10;  // bytes: no piece that has to be read goes over a multiple of it
+
+  PairFeed(const Disk& first, const Disk& second);
+
+  // The next piece, in one state in each disk; nothing behind the end of the larger disk.
+  std::optional<PairWork> next();
+
+ private:
+  struct Side {
+    const Disk& disk;
+    ExtentCursor cursor;
+    Extent at(GuestOffset offset, GuestOffset end);
+  };
+
+  GuestOffset end_;
+  std::mutex mutex_;  // guards what follows
+  Side first_;
+  Side second_;
+  GuestOffset position_;
+};
+
+}  // namespace drydock

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/copy/parallel.h"
+
+#include <algorithm>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace drydock {
+
+unsigned default_threads() { return std::max(1U, std::thread::hardware_concurrency()); }
+
+void run_in_parallel(unsigned threads, const std::function<void(const std::atomic<bool>& stop)>& work) {
+  std::atomic<bool> stop = false;
+  std::mutex mutex;
+  std::exception_ptr failure;
+  auto guarded = [&] {
+    try {
+      work(stop);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = std::current_exception();
+      stop = true;
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (unsigned i = 1; i < threads; ++i) others.emplace_back(guarded);
+    guarded();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace drydock

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// NewImage: an image that is being filled, and stands under its name only when it is whole.
+//
+//     NewImage target("out.qcow2", {.format = Format::qcow2, .size = size}, true);
+//     ... target.image().disk()->write(...) ...
+//     target.finish();
+//
+// Until finish() it is a file of its own beside the one that it is to replace, ".out.qcow2.XXXXXX.part"; what was there
+// stays as it was, and stays locked against other writers. It is made in place where it has to be: on a block device,
+// and in a folder in which nothing can be created. An external data file is made in place too.
+//
+// Not thread-safe; the image's disk is.
+
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/image.h"
+#include "src/image_create.h"
+
+namespace drydock {
+
+class NewImage {
+ public:
+  // Creates the image as create_image() would at `path`, and opens it for writing; what it names is opened by
+  // options.gate. With `durable`, finish() returns when all survives a power cut; else the system writes it when it
+  // likes. Throws what create_image() and Image::open() throw.
+  NewImage(const std::string& path, ImageCreateOptions options, bool durable);
+  NewImage(const NewImage&) = delete;
+  NewImage& operator=(const NewImage&) = delete;
+  // Removes what was made, unless finish() has returned; what was made in place stays, unfinished.
+  ~NewImage();
+
+  Image& image() { return *image_; }
+  const std::shared_ptr<FileStorage>& storage() const { return storage_; }
+  // Of the creation.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+  // Whether there is nothing under its name before finish() is called.
+  bool in_place() const { return place_.empty(); }
+
+  // Closes the image, which then takes its name, with the permissions and the owner of what was there.
+  void finish();
+
+ private:
+  void choose_place();
+  void keep_attributes() const;
+  void remove();
+
+  std::string path_;   // as given
+  std::string final_;  // where the file itself is, symlinks resolved
+  std::string place_;  // "": in place
+  std::string new_data_file_;
+  bool durable_;
+  bool finished_ = false;
+  std::shared_ptr<FileStorage> replaced_;
+  std::shared_ptr<FileStorage> storage_;
+  std::shared_ptr<Image> image_;
+  std::vector<std::string> warnings_;
+};
+
+}  // namespace drydock

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/convert_request.h"
+
+#include "src/error.h"
+#include "tools/cache_mode.h"
+#include "tools/output_format.h"
+#include "tools/progress.h"
+#include "tools/size_argument.h"
+
+namespace drydock::cli {
+
+namespace {
+
+constexpr uint64_t sector_size = 512;
+constexpr uint64_t max_sparse_size = 16 << 20;  // bytes, as qemu-img has it
+constexpr uint64_t max_threads = 16;            // qemu-img's coroutines
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
+uint64_t read_sparse_size(const std::string& text) {
+  const SizeArgument size = read_size(text);
+  if (size.problem != SizeArgument::Problem::none) {
+    usage_error(
+        "Invalid buffer size for sparse output specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
+        "megabytes, gigabytes, terabytes, petabytes and exabytes.");
+  }
+  if (size.bytes % sector_size != 0 || size.bytes > max_sparse_size) {
+    usage_error(
+        fmt::format("Invalid buffer size for sparse output specified. Valid sizes are multiples of {} up to {}. Select "
+                    "0 to disable sparse detection (fully allocates output).",
+                    sector_size, max_sparse_size));
+  }
+  return size.bytes;
+}
+
+unsigned read_threads(const std::string& text) {
+  const SizeArgument count = read_number(text);
+  if (count.problem != SizeArgument::Problem::none || count.bytes < 1 || count.bytes > max_threads) {
+    usage_error(
+        fmt::format("Invalid number of coroutines. Allowed number of coroutines is between 1 and {}", max_threads));
+  }
+  return static_cast<unsigned>(count.bytes);
+}
+
+// -B and -F are words for options that -o has too, and win over it.
+void add_backing(const ParsedOptions& words, ConvertRequest& request) {
+  const auto backing = words.value("backing");
+  const auto format = words.value("target-backing-format");
+  if (backing) request.create_options.push_back("backing_file=" + double_commas(*backing));
+  if (format) request.create_options.push_back("backing_fmt=" + double_commas(*format));
+  if (request.create_options.empty()) return;
+  const OptionString given(request.create_options);
+  request.has_backing = given.has("backing_file");
+  if (request.target_format == Format::raw && request.has_backing) {
+    refuse("Backing file not supported for file format 'raw'");
+  }
+  if (request.has_backing && !given.has("backing_fmt") && !request.into_existing) {
+    refuse("Use of backing file requires explicit backing format");
+  }
+}
+
+void check_together(const ParsedOptions& words, const ConvertRequest& request) {
+  if (request.copy_in_kernel && words.has("S")) refuse("Cannot enable copy offloading when -S is used");
+  if (request.copy_in_kernel && request.compressed) refuse("Cannot enable copy offloading when -c is used");
+  if (request.copy_in_kernel && request.salvage) refuse("Cannot use copy offloading in salvaging mode");
+  if (request.target_is_zero && !request.into_existing) refuse("--target-is-zero requires use of -n flag");
+  if (request.skip_broken_bitmaps && !request.bitmaps) refuse("Use of --skip-broken-bitmaps requires --bitmaps");
+  if (request.into_existing && words.has("o")) refuse("-o has no effect when skipping image creation");
+  if (request.sources.size() > 1 && request.has_backing) {
+    refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
+  }
+  if (request.sources.size() > 1 && request.bitmaps) refuse("Copying bitmaps only possible with single source");
+  if (request.sources.size() > 1 && request.snapshot) refuse("No support for concatenating multiple snapshot");
+  if (request.target_format == Format::raw && request.compressed) {
+    refuse("Compression not supported for this file format");
+  }
+  if (request.target_format == Format::raw && request.bitmaps) {
+    refuse("Format driver 'raw' does not support bitmaps");
+  }
+  if (!request.to_stream()) return;
+  if (request.target_format != Format::raw) refuse("Only a raw disk can be written to the standard output");
+  if (request.into_existing || request.verify || !request.create_options.empty()) {
+    refuse("-n, -o and --verify make no sense for the standard output");
+  }
+}
+
+}  // namespace
+
+std::vector<OptionSpec> convert_options() {
+  return join(
+      join(open_options(), progress_options()),
+      {
+          {'O', "", "FORMAT", "format of the target: raw or qcow2 (default: raw)"},
+          {'o', "", "OPTIONS", "options of the target's format: name=value,... (help lists them)"},
+          {'B', "backing", "IMAGE", "the target is an overlay over this image: only the source's top layer is copied"},
+          {'F', "target-backing-format", "FORMAT", "format of the target's backing file"},
+          {'c', "compress", "", "compress the target (qcow2)"},
+          {'l', "", "SNAPSHOT",
+           "the source as it was at an internal snapshot: ID, name, or snapshot.id=,snapshot.name="},
+          {'n', "", "", "write into a target that exists, instead of creating it"},
+          {0, "target-is-zero", "", "with -n: the target reads as zeros; do not write any"},
+          {'S', "", "SIZE", "leave out so many zeros in a row (default 4k); 0: write all, zeros too"},
+          {0, "bitmaps", "", "copy the persistent dirty bitmaps of the source's top layer"},
+          {0, "skip-broken-bitmaps", "", "with --bitmaps: leave out those that were not saved properly"},
+          {0, "salvage", "", "put zeros where the source cannot be read, and go on"},
+          {0, "verify", "", "read the target back and compare it with the source"},
+          {'C', "", "", "copy plain data within the kernel, without looking for zeros in it"},
+          {'m', "", "N", "so many threads (1 to 16; default: one for each processor)"},
+          {'W', "", "", "taken for the sake of scripts: the target is written out of order anyway"},
+          {'r', "", "RATE", "copy at most so many bytes a second"},
+          {'t', "", "CACHE", "cache mode: with unsafe, do not wait until the target is durable"},
+          {'T', "", "CACHE", "cache mode of qemu-img for the source; taken for the sake of scripts"},
+          {'q', "quiet", "", "print nothing but errors"},
+          output_option(),
+          force_share_option(),
+      });
+}
+
+ConvertRequest parse_convert_request(const Invocation& invocation) {
+  const ParsedOptions& words = invocation.options;
+  wants_json(words);
+  ConvertRequest request;
+  if (const auto size = words.value("S")) request.sparse_size = read_sparse_size(*size);
+  if (const auto count = words.value("m")) request.threads = read_threads(*count);
+  if (const auto rate = words.value("r")) request.bytes_per_second = parse_size(*rate, "rate limit");
+  if (const auto format = words.value("O")) request.target_format = parse_format(*format);
+  if (const auto mode = words.value("T")) check_cache_mode(*mode, "source cache");
+  request.durable = wants_durable(invocation);
+  request.source_options = parse_open_options(words);
+  request.snapshot = words.value("l");
+  request.into_existing = words.has("n");
+  request.target_is_zero = words.has("target-is-zero");
+  request.compressed = words.has("compress");
+  request.copy_in_kernel = words.has("C");
+  request.salvage = words.has("salvage");
+  request.bitmaps = words.has("bitmaps");
+  request.skip_broken_bitmaps = words.has("skip-broken-bitmaps");
+  request.verify = words.has("verify");
+  request.create_options = words.values("o");
+  if (invocation.arguments.size() < 2) usage_error("Must specify image file name");
+  request.sources.assign(invocation.arguments.begin(), invocation.arguments.end() - 1);
+  request.target = invocation.arguments.back();
+  add_backing(words, request);
+  check_together(words, request);
+  return request;
+}
+
+}  // namespace drydock::cli

@@ -55,7 +55,8 @@ void Session::start() {
   greeting.head = Handshake::greeting();
   greeting.add_head(0);
   answer(std::move(greeting), 0);
-  proceed();
+  // Not here: the caller lets in clients, and must not wait for this one's disk.
+  proceed_later();
 }
 
 void Session::drain() {
@@ -67,6 +68,10 @@ void Session::drain() {
 void Session::abort() {
   aborted_ = true;
   ::shutdown(socket_.native_handle(), SHUT_RDWR);
+}
+
+void Session::proceed_later() {
+  boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
 }
 
 // Entered by whoever holds the reading role.
@@ -219,7 +224,7 @@ void Session::wait_readable() {
 // From here on the caller must not touch what belongs to the role.
 void Session::pass_reading_role() {
   if (unread().size() < request_size) return wait_readable();
-  boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+  proceed_later();
 }
 
 void Session::stop_reading() {
@@ -268,7 +273,7 @@ void Session::release(uint64_t bytes) {
     resume = std::exchange(paused_, false);
     over = reading_over_ && in_flight_ == 0;
   }
-  if (resume) boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+  if (resume) proceed_later();
   if (over) finish();
 }
 

@@ -59,6 +59,7 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Arrival { ready, later, never };
 
   void proceed();
+  void proceed_later();
   void negotiate();
   void read_requests();
   bool serve(const Request& request, Buffer payload);

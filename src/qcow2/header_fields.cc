@@ -24,6 +24,7 @@ constexpr size_t snapshots_offset = 64;
 constexpr size_t incompatible_features = 72;
 constexpr size_t compatible_features = 80;
 constexpr size_t autoclear_features = 88;
+constexpr size_t refcount_order = 96;
 }  // namespace field
 
 }  // namespace
@@ -75,6 +76,11 @@ HeaderFields& HeaderFields::set_compatible_features(uint64_t features) {
 
 HeaderFields& HeaderFields::set_autoclear_features(uint64_t features) {
   store_be<uint64_t>(bytes_, field::autoclear_features, features);
+  return *this;
+}
+
+HeaderFields& HeaderFields::set_refcount_order(uint32_t order) {
+  store_be<uint32_t>(bytes_, field::refcount_order, order);
   return *this;
 }
 

@@ -27,6 +27,7 @@ class HeaderFields {
   HeaderFields& set_snapshots(HostOffset offset, uint32_t count);
   HeaderFields& set_backing_name(HostOffset offset, uint32_t length);
   // Of version 3 only.
+  HeaderFields& set_refcount_order(uint32_t order);
   HeaderFields& set_incompatible_features(uint64_t features);
   HeaderFields& set_compatible_features(uint64_t features);
   HeaderFields& set_autoclear_features(uint64_t features);

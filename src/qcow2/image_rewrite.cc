@@ -24,20 +24,19 @@ std::vector<std::byte> big_endian(const std::vector<uint64_t>& numbers) {
 
 }  // namespace
 
-ImageRewrite::ImageRewrite(const Layer& layer)
+ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
     : layer_(layer),
       storage_(*layer.storage),
       per_block_(layer.header.cluster_size() * 8 / layer.header.refcount_bits()),
-      table_(read_refcount_table(storage_, layer.header)) {
-  for (uint64_t index = table_.size(); index-- > 0;) {
+      table_(read_refcount_table(storage_, layer.header)),
+      to_start_(to_start) {
+  for (uint64_t index = table_.size(); index-- > 0 && end_cluster_ == 0;) {
     if (block(index) == nullptr) continue;
-    for (uint64_t i = per_block_; i-- > 0;) {
-      if (count(index * per_block_ + i) != 0) {
-        next_cluster_ = index * per_block_ + i + 1;
-        return;
-      }
+    for (uint64_t i = per_block_; i-- > 0 && end_cluster_ == 0;) {
+      if (count(index * per_block_ + i) != 0) end_cluster_ = index * per_block_ + i + 1;
     }
   }
+  next_cluster_ = to_start_ ? 0 : end_cluster_;
 }
 
 // ---- counts
@@ -90,6 +89,7 @@ void ImageRewrite::change(uint64_t cluster, int delta) {
   const uint64_t then = delta > 0 ? now + 1 : now - 1;
   set_refcount_at(bytes, cluster % per_block_, order, then);
   if (then == 0) freed_.push_back(cluster);
+  if (then == 0 && to_start_) given_up_.insert(cluster);
 }
 
 void ImageRewrite::drop_clusters(HostOffset offset, uint64_t bytes) {
@@ -174,9 +174,18 @@ void ImageRewrite::refresh_flags(uint64_t& l1_entry, GuestOffset guest) {
 
 // ---- new places
 
+// What this rewrite frees is in use until the header has changed over: only what was free before it will do.
+uint64_t ImageRewrite::find_free(uint64_t clusters) {
+  uint64_t first = next_cluster_;
+  for (uint64_t cluster = first; cluster < std::min(first + clusters, end_cluster_); ++cluster) {
+    if (count(cluster) != 0 || given_up_.contains(cluster)) first = cluster + 1;
+  }
+  return first;
+}
+
 uint64_t ImageRewrite::allocate(uint64_t clusters) {
-  const uint64_t first = next_cluster_;
-  next_cluster_ += clusters;
+  const uint64_t first = find_free(clusters);
+  next_cluster_ = first + clusters;
   for (uint64_t i = 0; i < clusters; ++i) change(first + i, 1);
   return first;
 }
@@ -189,6 +198,15 @@ HostOffset ImageRewrite::write_new(std::span<const std::byte> bytes) {
   const HostOffset end = offset + (clusters << layer_.header.cluster_bits);
   if (storage_.size() < end.value()) storage_.truncate(end.value());
   return offset;
+}
+
+void ImageRewrite::drop_empty_blocks() {
+  for (auto change = changed_.begin(); change != changed_.end();) {
+    const uint64_t index = change->first;
+    const bool empty = std::ranges::all_of(blocks_.at(index), [](std::byte byte) { return byte == std::byte{0}; });
+    if (empty && index < table_.size()) table_[index] = HostOffset(0);
+    change = empty ? changed_.erase(change) : std::next(change);
+  }
 }
 
 // Placing a block changes the counts in one; each gets its place once.
@@ -206,6 +224,7 @@ void ImageRewrite::place_blocks() {
 HostOffset ImageRewrite::place_table(uint64_t& clusters) {
   const Header& header = layer_.header;
   drop_clusters(header.refcount_table_offset, header.refcount_table_clusters * header.cluster_size());
+  if (to_start_) drop_empty_blocks();
   place_blocks();
   // Room for the blocks that count the table itself.
   uint64_t entries = std::max<uint64_t>(table_.size(), changed_.rbegin()->first + 1);
@@ -231,6 +250,9 @@ HostOffset ImageRewrite::place_table(uint64_t& clusters) {
 void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::vector<Snapshot>& snapshots,
                           const HeaderSwitch& switch_header) {
   const Header& header = layer_.header;
+  for (uint64_t index = 0; to_start_ && index < table_.size(); ++index) {
+    if (block(index) != nullptr) block_to_change(index);
+  }
   for (uint64_t i = 0; i < l1.size(); ++i) refresh_flags(l1[i], GuestOffset(i * header.l2_coverage()));
   const HostOffset new_l1 = write_new(big_endian(l1));
   const Bytes snapshot_table = encode_snapshot_table(snapshots);
@@ -257,6 +279,12 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
   give_space_back();
 }
 
+void ImageRewrite::cut_unused_end() {
+  uint64_t end = std::max(end_cluster_, next_cluster_);
+  while (end > 0 && count(end - 1) == 0) --end;
+  if (offset_of(end).value() < storage_.size()) storage_.truncate(offset_of(end).value());
+}
+
 // A hint: that the host does not take it is no failure.
 void ImageRewrite::give_space_back() {
   std::ranges::sort(freed_);
@@ -268,6 +296,7 @@ void ImageRewrite::give_space_back() {
       while (i < freed_.size() && freed_[i] == freed_[i - 1] + 1) ++i;
       storage_.discard(offset_of(freed_[first]), (i - first) << layer_.header.cluster_bits);
     }
+    if (to_start_) cut_unused_end();
   } catch (const Error&) {
     return;
   }

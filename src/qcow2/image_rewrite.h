@@ -18,6 +18,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "src/qcow2/header_fields.h"
@@ -31,7 +32,9 @@ class ImageRewrite {
   // Writes a header on which the function given has set fields, and flushes.
   using HeaderSwitch = std::function<void(const std::function<void(HeaderFields&)>& set)>;
 
-  explicit ImageRewrite(const Layer& layer);
+  // `to_start`: new places are the first ones that are free instead, and all of the refcount structure gets one, so
+  // that the file can become as short as what is in use; for images that have just lost most of it.
+  explicit ImageRewrite(const Layer& layer, bool to_start = false);
 
   // An L1 table with `entries`, in host byte order.
   std::vector<uint64_t> read_l1(HostOffset offset, uint64_t entries) const;
@@ -57,14 +60,17 @@ class ImageRewrite {
   void change(uint64_t cluster, int delta);
   void change_tree(const std::vector<uint64_t>& l1, int delta);
   std::vector<uint64_t> read_table(HostOffset offset) const;
+  uint64_t find_free(uint64_t clusters);
   uint64_t allocate(uint64_t clusters);
   HostOffset write_new(std::span<const std::byte> bytes);
 
   void refresh_flags(uint64_t& l1_entry, GuestOffset guest);
   HostOffset write_l1(const std::vector<uint64_t>& l1);
+  void drop_empty_blocks();
   void place_blocks();
   HostOffset place_table(uint64_t& clusters);
   void give_space_back();
+  void cut_unused_end();
 
   HostOffset offset_of(uint64_t cluster) const { return HostOffset(cluster << layer_.header.cluster_bits); }
 
@@ -75,7 +81,10 @@ class ImageRewrite {
   std::map<uint64_t, Bytes> blocks_;        // read so far, by index
   std::map<uint64_t, HostOffset> changed_;  // blocks that get a new place; 0 until they have one
   std::vector<uint64_t> freed_;             // clusters
-  uint64_t next_cluster_ = 0;               // behind all that is in use
+  std::set<uint64_t> given_up_;             // the same, where new places may be in front of them
+  uint64_t end_cluster_ = 0;                // behind all that was in use at the beginning
+  uint64_t next_cluster_ = 0;               // where new places are looked for
+  bool to_start_;
 };
 
 }  // namespace drydock::qcow2

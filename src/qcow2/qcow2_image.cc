@@ -61,14 +61,17 @@ void Qcow2Image::close() {
   if (writable_disk_) writable_disk_->close();
 }
 
+void Qcow2Image::check_not_corrupt() const {
+  if (!header().is(incompatible::corrupt)) return;
+  throw Error(ErrorKind::corrupt, fmt::format("{}: the image is marked corrupt: it can be opened for reading only; "
+                                              "'drydock check -r all' repairs it",
+                                              printable(path())));
+}
+
 // What a writer does to the header before anything else ("Autoclear features": bits that it does not know are to be
 // cleared).
 void Qcow2Image::prepare_for_writing() {
-  if (header().is(incompatible::corrupt)) {
-    throw Error(ErrorKind::corrupt, fmt::format("{}: the image is marked corrupt: it can be opened for reading only; "
-                                                "'drydock check -r all' repairs it",
-                                                printable(path())));
-  }
+  check_not_corrupt();
   if (header().version < 3) return;
   HeaderFields fields(*layer_->storage);
   if ((fields.autoclear_features() & ~autoclear::kept_by_writers) == 0) return;

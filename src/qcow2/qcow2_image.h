@@ -43,11 +43,24 @@ class Qcow2Image final : public Image {
   void disable_bitmap(const std::string& name) override;
   void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name) override;
 
+  // Records another backing file, or none for nothing. The disk goes on reading from the one that is open: this counts
+  // from the next opening on. Also for an image opened metadata_only. As a whole or not at all; flushed.
+  void change_backing_file(const std::optional<std::string>& name, const std::optional<std::string>& format);
+  // The active disk holds nothing any more, so that all of the backing file shows. As a whole or not at all (with an
+  // external data file piece by piece). Bitmaps hear nothing of it: it is for who has seen to it that the guest sees no
+  // change.
+  void make_empty();
+  // Leaves no cluster that is marked as zeros: it is without a place then where nothing is below, and written
+  // elsewhere. Throws unsupported where a snapshot has such clusters. The guest sees no change.
+  void expand_zero_clusters();
+
   const Header& header() const { return layer_->header; }
 
  private:
   uint64_t size_in_header() const;
+  void check_not_corrupt() const;
   void prepare_for_writing();
+  void write_empty_table(bool to_start);
   void open_disk(std::vector<uint64_t> l1, const OpenOptions& options);
   WritableDisk& writable_disk();
   ImageRewrite::HeaderSwitch header_switch();

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/copy/commit.h"
+
+#include <algorithm>
+
+#include "src/copy/pieces.h"
+
+namespace drydock {
+
+namespace {
+
+constexpr uint64_t piece_bytes = 4 << 20;   // what a thread takes on at a time
+constexpr uint64_t buffer_bytes = 1 << 20;  // each thread has one
+
+void copy(const Disk& top, Disk& base, GuestRange range, std::vector<std::byte>& buffer) {
+  while (range.length > 0) {
+    const uint64_t step = std::min(range.length, buffer_bytes - range.start.value() % buffer_bytes);
+    buffer.resize(buffer_bytes);
+    const auto part = std::span(buffer).first(step);
+    top.read(range.start, part);
+    base.write(range.start, part);
+    range = {range.start + step, range.length - step};
+  }
+}
+
+// Nothing lies there in any layer, or behind the end of one in between: the base may have bytes nevertheless.
+void clear(Disk& base, GuestRange range) {
+  std::vector<GuestRange> shown;
+  for_each_extent(base, range, [&](const Extent& extent) {
+    if (!extent.zero) shown.push_back(extent.range);
+  });
+  for (const GuestRange& stretch : shown) base.zero(stretch, false);
+}
+
+}  // namespace
+
+void commit_layers(const Disk& top, unsigned depth, Disk& base, const std::function<void(uint64_t)>& progress) {
+  for_each_piece(whole(top), piece_bytes, [&](GuestRange range) {
+    std::vector<std::byte> buffer;
+    for_each_extent(top, range, [&](const Extent& extent) {
+      if (!extent.present) return clear(base, extent.range);
+      if (extent.depth >= depth) return;
+      if (extent.zero) return base.zero(extent.range, false);
+      copy(top, base, extent.range, buffer);
+    });
+    if (progress) progress(range.length);
+  });
+}
+
+}  // namespace drydock

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "src/qcow2/header_rewrite.h"
+
+#include <algorithm>
+
+#include "src/byteorder.h"
+#include "src/error.h"
+#include "src/qcow2/header_format.h"
+
+namespace drydock::qcow2 {
+
+namespace {
+
+constexpr uint64_t sector_size = 512;
+// Extensions of ours that only take up room; others skip them, as ones that they do not know.
+constexpr uint32_t retired_type = 0x64726574;  // "dret", see bitmaps_extension.cc
+constexpr uint32_t filler_type = 0x6472666C;   // "drfl"
+
+namespace field {
+constexpr size_t version = 4;
+constexpr size_t backing_name_offset = 8;
+constexpr size_t backing_name_length = 16;
+constexpr size_t refcount_order = 96;
+constexpr size_t header_length = 100;
+}  // namespace field
+
+void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
+  to.insert(to.end(), bytes.begin(), bytes.end());
+}
+
+void append_extension_start(std::vector<std::byte>& to, uint32_t type, uint64_t length) {
+  const size_t at = to.size();
+  to.resize(at + extension_header_bytes);
+  store_be<uint32_t>(to, at, type);
+  store_be<uint32_t>(to, at + 4, static_cast<uint32_t>(length));
+}
+
+}  // namespace
+
+HeaderRewrite::HeaderRewrite(Storage& storage) : storage_(storage) {
+  const Header header = read_header(storage);
+  cluster_size_ = header.cluster_size();
+  backing_name_ = header.backing_file;
+  std::vector<std::byte> cluster(cluster_size_);
+  read_or_zero(storage, HostOffset(0), cluster);
+  const uint64_t length =
+      header.version >= 3 ? load_be<uint32_t>(cluster, field::header_length) : version_2_header_bytes;
+  const uint64_t name_offset = load_be<uint64_t>(cluster, field::backing_name_offset);
+  fields_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(length));
+  old_start_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(sector_size));
+  const uint64_t limit = name_offset != 0 ? name_offset : cluster_size_;
+  uint64_t offset = length;
+  while (offset + extension_header_bytes <= limit) {
+    const auto type = load_be<uint32_t>(cluster, offset);
+    const auto size = load_be<uint32_t>(cluster, offset + 4);
+    offset += extension_header_bytes;
+    if (type == extension::end) break;
+    const auto data = std::span(cluster).subspan(offset, size);
+    if (type != retired_type && type != filler_type) extensions_.push_back({type, {data.begin(), data.end()}});
+    offset += round_up(size, extension_alignment);
+  }
+  used_end_ = std::max(offset, name_offset + (backing_name_ ? backing_name_->size() : 0));
+}
+
+void HeaderRewrite::set_extension(uint32_t type, const std::optional<std::string>& text) {
+  std::erase_if(extensions_, [&](const Extension& extension) { return extension.type == type; });
+  if (!text) return;
+  const auto bytes = std::as_bytes(std::span(*text));
+  extensions_.insert(extensions_.begin(), {type, {bytes.begin(), bytes.end()}});
+}
+
+void HeaderRewrite::set_backing(const std::optional<std::string>& name, const std::optional<std::string>& format) {
+  backing_name_ = name;
+  set_extension(extension::backing_format, format);
+}
+
+void HeaderRewrite::set_data_file(const std::string& name) { set_extension(extension::data_file, name); }
+
+void HeaderRewrite::set_version(uint32_t version) {
+  store_be<uint32_t>(fields_, field::version, version);
+  fields_.resize(version_2_header_bytes);
+  if (version < 3) {
+    set_extension(extension::feature_names, std::nullopt);
+    return;
+  }
+  constexpr uint32_t default_refcount_order = 4;
+  fields_.resize(version_3_header_bytes);
+  store_be<uint32_t>(fields_, field::refcount_order, default_refcount_order);
+  store_be<uint32_t>(fields_, field::header_length, static_cast<uint32_t>(version_3_header_bytes));
+}
+
+std::vector<std::byte> HeaderRewrite::encode_tail(uint64_t& name_at) const {
+  std::vector<std::byte> tail;
+  for (const Extension& extension : extensions_) {
+    append_extension_start(tail, extension.type, extension.data.size());
+    append(tail, extension.data);
+    tail.resize(round_up(tail.size(), extension_alignment));
+  }
+  append_extension_start(tail, extension::end, 0);
+  name_at = tail.size();
+  if (backing_name_) append(tail, std::as_bytes(std::span(*backing_name_)));
+  return tail;
+}
+
+std::vector<std::byte> HeaderRewrite::first_part(uint64_t name_offset) const {
+  std::vector<std::byte> bytes = fields_;
+  store_be<uint64_t>(bytes, field::backing_name_offset, backing_name_ ? name_offset : 0);
+  store_be<uint32_t>(bytes, field::backing_name_length,
+                     backing_name_ ? static_cast<uint32_t>(backing_name_->size()) : 0);
+  return bytes;
+}
+
+void HeaderRewrite::write_start(std::vector<std::byte> bytes) {
+  bytes.resize(sector_size);
+  storage_.write(HostOffset(0), bytes);
+  storage_.flush();
+}
+
+void HeaderRewrite::store() try {
+  uint64_t name_at = 0;
+  const std::vector<std::byte> tail = encode_tail(name_at);
+  std::vector<std::byte> whole = first_part(fields_.size() + name_at);
+  append(whole, tail);
+  if (whole.size() > cluster_size_) {
+    throw Error(ErrorKind::no_space,
+                fmt::format("{}: the header needs {} bytes, and its cluster has {}; a shorter name of the backing file "
+                            "may help",
+                            printable(storage_.name()), whole.size(), cluster_size_));
+  }
+  if (whole.size() <= sector_size) return write_start(std::move(whole));
+  const uint64_t aside = round_up(std::max<uint64_t>(used_end_, whole.size()), sector_size);
+  if (aside + tail.size() > cluster_size_) {
+    throw Error(ErrorKind::no_space,
+                fmt::format("{}: the header cannot be changed safely: its cluster of {} bytes has no room for the old "
+                            "and the new at once",
+                            printable(storage_.name()), cluster_size_));
+  }
+  storage_.write(HostOffset(aside), tail);
+  storage_.flush();
+  std::vector<std::byte> start = first_part(aside + name_at);
+  append_extension_start(start, filler_type, aside - start.size() - extension_header_bytes);
+  write_start(std::move(start));
+  tidy(whole);
+} catch (const Error&) {
+  // The file may have either start, and after a failed flush the page cache another than the disk.
+  try {
+    storage_.write(HostOffset(0), old_start_);
+    storage_.flush();
+  } catch (const Error&) {  // the first failure is the one to tell
+  }
+  throw;
+}
+
+// The change is made; that this fails costs nothing but order.
+void HeaderRewrite::tidy(const std::vector<std::byte>& whole) try {
+  storage_.write(HostOffset(sector_size), std::span(whole).subspan(sector_size));
+  storage_.flush();
+  storage_.write(HostOffset(0), std::span(whole).first(sector_size));
+  storage_.flush();
+} catch (const Error&) {
+  return;
+}
+
+void store_backing_file(Storage& storage, const std::optional<std::string>& name,
+                        const std::optional<std::string>& format) {
+  const Header header = read_header(storage);
+  if (name && header.data_file_raw()) {
+    throw Error(ErrorKind::unsupported,
+                fmt::format("{}: an image whose data file is a raw image of its disk cannot have a backing file",
+                            printable(storage.name())));
+  }
+  if ((name && name->size() > max_backing_name_bytes) || (format && format->size() > max_format_name_bytes)) {
+    throw Error(ErrorKind::invalid, fmt::format("the backing file's name has at most {} bytes, its format's {}",
+                                                max_backing_name_bytes, max_format_name_bytes));
+  }
+  HeaderRewrite rewrite(storage);
+  rewrite.set_backing(name, format);
+  rewrite.store();
+}
+
+}  // namespace drydock::qcow2

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "src/error.h"
+#include "tools/cache_mode.h"
 #include "tools/commands.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
@@ -115,7 +116,7 @@ int run_bench(Invocation& invocation) {
   const Plan plan = parse_plan(invocation.options);
   const bool json_output = wants_json(invocation.options);
   const bool quiet = invocation.options.has("quiet");
-  check_cache_mode(invocation.options, "t", "cache mode");
+  check_cache_option(invocation.options, "t", "cache");
   OpenOptions options = read_image_options(invocation);
   options.writable = plan.write;
   const auto image = open_image(invocation, invocation.arguments[0], options);

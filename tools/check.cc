@@ -9,6 +9,7 @@
 #include "src/qcow2/repair.h"
 #include "src/qcow2/undo_file.h"
 #include "src/qcow2/undo_restore.h"
+#include "tools/cache_mode.h"
 #include "tools/check_output.h"
 #include "tools/commands.h"
 #include "tools/image_words.h"
@@ -123,7 +124,7 @@ int run_check(Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   wants_json(options);
-  check_cache_mode(options, "T", "source cache option");
+  check_cache_option(options, "T", "source cache");
   const bool repairing = options.has("repair");
   if (options.has("undo") && !repairing) usage_error("--undo needs --repair");
   if (repairing) parse_repair(*options.value("repair"));

@@ -3,7 +3,6 @@
 #include "tools/image_words.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <limits>
 
@@ -135,14 +134,6 @@ Error without_name(const Error& error, const std::string& name) {
   const std::string message = error.what();
   const std::string start = printable(name) + ": ";
   return {error.kind(), error.errno_value(), message.starts_with(start) ? message.substr(start.size()) : message};
-}
-
-void check_cache_mode(const ParsedOptions& options, std::string_view name, std::string_view what) {
-  const auto mode = options.value(name);
-  constexpr std::array modes{"none", "off", "writeback", "writethrough", "directsync", "unsafe"};
-  if (mode && std::ranges::find(modes, *mode) == modes.end()) {
-    throw Error(ErrorKind::invalid, fmt::format("Invalid {}: {}", what, printable(*mode)));
-  }
 }
 
 uint64_t read_named_size(std::string_view text, std::string_view what) {

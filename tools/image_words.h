@@ -49,10 +49,6 @@ auto told_in_its_words(const Invocation& invocation, const std::string& word, co
   }
 }
 
-// -t and -T: taken for the sake of scripts, for everything is written through the page cache and flushed in the end.
-// `what` is how messages call it: "cache option". Throws invalid for a mode that qemu-img does not have.
-void check_cache_mode(const ParsedOptions& options, std::string_view name, std::string_view what);
-
 // A size with qemu-img's words for what is none; `what` is "start offset", say.
 uint64_t read_named_size(std::string_view text, std::string_view what);
 

@@ -253,10 +253,10 @@ TEST(check_command, has_nothing_to_check_in_a_raw_image) {
 }
 
 TEST(check_command, refuses_options_that_make_no_sense) {
-  EXPECT_THAT(drydock({"check", "-r", "some", "x"}).err, HasSubstr("leaks or all"));
+  EXPECT_THAT(drydock({"check", "-r", "some", "x"}).err, HasSubstr("expecting 'leaks' or 'all'"));
   EXPECT_THAT(drydock({"check", "--undo", "x", "x"}).err, HasSubstr("--undo needs --repair"));
   EXPECT_THAT(drydock({"check", "--undo-restore", "x", "-r", "all", "x"}).err, HasSubstr("exclude each other"));
-  EXPECT_THAT(drydock({"check", "-T", "often", "x"}).err, HasSubstr("Invalid cache option"));
+  EXPECT_THAT(drydock({"check", "-T", "often", "x"}).err, HasSubstr("Invalid source cache option"));
 }
 
 // What qemu-io reads of each cluster; "" where it cannot.

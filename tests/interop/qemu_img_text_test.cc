@@ -289,6 +289,43 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
       {{"bitmap", "--add", "bitmaps.qcow2", "first"}},
       {{"bitmap", "--add", "-g", "3", "plain.qcow2", "b"}},
       {{"bench"}},
+      {{"rebase"}},
+      {{"rebase", "top.qcow2"}},
+      {{"rebase", "-b", "base.qcow2", "nothing"}},
+      {{"rebase", "-b", "base.qcow2", "top.qcow2"}},
+      {{"rebase", "-u", "-b", "base.qcow2", "top.qcow2"}},
+      {{"rebase", "-b", "base.qcow2", "-F", "vax", "top.qcow2"}},
+      {{"rebase", "-u", "-b", "base.qcow2", "-F", "vax", "top.qcow2"}},
+      {{"rebase", "-b", "nothing", "-F", "qcow2", "top.qcow2"}},
+      {{"rebase", "-t", "vax", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"}},
+      {{"rebase", "-T", "vax", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"}},
+      {{"rebase", "-f", "raw", "-b", "base.qcow2", "-F", "qcow2", "disk.raw"}},
+      {{"commit"}},
+      {{"commit", "nothing"}},
+      {{"commit", "base.qcow2"}},
+      {{"commit", "disk.raw"}},
+      {{"commit", "-b", "nothing", "top.qcow2"}},
+      {{"commit", "-t", "vax", "top.qcow2"}},
+      {{"commit", "-r", "x", "top.qcow2"}},
+      {{"amend"}},
+      {{"amend", "plain.qcow2"}},
+      {{"amend", "-o", "help"}},
+      {{"amend", "-f", "raw", "-o", "help"}},
+      {{"amend", "-o", "size=1M", "nothing"}},
+      {{"amend", "-o", "", "plain.qcow2"}},
+      {{"amend", "-o", "nothing=1", "plain.qcow2"}},
+      {{"amend", "-o", "cluster_size=4k", "plain.qcow2"}},
+      {{"amend", "-o", "preallocation=full", "plain.qcow2"}},
+      {{"amend", "-o", "compat=2", "plain.qcow2"}},
+      {{"amend", "-o", "refcount_bits=3", "plain.qcow2"}},
+      {{"amend", "-o", "compat=0.10,refcount_bits=8", "plain.qcow2"}},
+      {{"amend", "-o", "compat=0.10,lazy_refcounts=on", "plain.qcow2"}},
+      {{"amend", "-o", "data_file=x", "plain.qcow2"}},
+      {{"amend", "-o", "data_file_raw=on", "plain.qcow2"}},
+      {{"amend", "-o", "compat=0.10", "data.qcow2"}},
+      {{"amend", "-o", "compat=0.10", "extended.qcow2"}},
+      {{"amend", "-o", "backing_file=base.qcow2", "top.qcow2"}},
+      {{"amend", "-f", "raw", "-o", "size=1M", "disk.raw"}},
   });
 }
 
@@ -347,6 +384,18 @@ TEST_F(qemu_img_text, changes_are_told_and_made_alike) {
   expect_the_same_change({{"bitmap", "--disable", "bitmaps.qcow2", "first"}}, {"bitmaps.qcow2"});
   expect_the_same_change({{"check", "-r", "leaks", "leak.qcow2"}}, {"leak.qcow2"});
   expect_the_same_change({{"check", "-r", "all", "plain.qcow2"}}, {"plain.qcow2"});
+  expect_the_same_change({{"rebase", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"}}, {"top.qcow2"});
+  expect_the_same_change({{"rebase", "-b", "", "top.qcow2"}}, {"top.qcow2"});
+  expect_the_same_change({{"rebase", "-u", "-b", "base.qcow2", "-F", "qcow2", "orphan.qcow2"}}, {"orphan.qcow2"});
+  expect_the_same_change({{"rebase", "-b", "../plain.qcow2", "-F", "qcow2", "folder/over.qcow2"}},
+                         {"folder/over.qcow2"});
+  expect_the_same_change({{"commit", "top.qcow2"}}, {"top.qcow2", "middle.qcow2"});
+  expect_the_same_change({{"commit", "-q", "-b", "base.qcow2", "top.qcow2"}}, {"top.qcow2", "base.qcow2"});
+  expect_the_same_change({{"amend", "-o", "compat=0.10", "plain.qcow2"}}, {"plain.qcow2"});
+  expect_the_same_change({{"amend", "-o", "compat=v3", "old.qcow2"}}, {"old.qcow2"});
+  expect_the_same_change({{"amend", "-o", "refcount_bits=8,lazy_refcounts=on,size=6M", "plain.qcow2"}},
+                         {"plain.qcow2"});
+  expect_the_same_change({{"amend", "-o", "refcount_bits=16", "lazy.qcow2"}}, {"lazy.qcow2"});
 }
 
 TEST_F(qemu_img_text, the_program_itself_answers_as_scripts_expect) {

@@ -46,7 +46,7 @@ HeaderRewrite::HeaderRewrite(Storage& storage) : storage_(storage) {
   read_or_zero(storage, HostOffset(0), cluster);
   const uint64_t length =
       header.version >= 3 ? load_be<uint32_t>(cluster, field::header_length) : version_2_header_bytes;
-  const uint64_t name_offset = load_be<uint64_t>(cluster, field::backing_name_offset);
+  const auto name_offset = load_be<uint64_t>(cluster, field::backing_name_offset);
   fields_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(length));
   old_start_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(sector_size));
   const uint64_t limit = name_offset != 0 ? name_offset : cluster_size_;

@@ -1,36 +1,69 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
+#include "src/copy/content_hash.h"
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/image_info.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/progress.h"
 #include "tools/qemu_json.h"
 
 namespace drydock::cli {
 
 namespace {
 
+using Chain = std::vector<std::shared_ptr<const Image>>;
+
+// "name:digits" of each image's disk; none without --hash.
+std::vector<std::string> hashes_of(const Invocation& invocation, const Chain& chain) {
+  std::vector<std::string> hashes;
+  if (!invocation.options.has("hash")) return hashes;
+  uint64_t total = 0;
+  for (const auto& image : chain) total += image->virtual_size();
+  Progress progress(invocation);
+  progress.begin(total);
+  for (const auto& image : chain) {
+    const Sha256 hash = content_hash(*image->disk(), [&](uint64_t bytes) { progress.advance(bytes); });
+    hashes.push_back(fmt::format("{}:{}", content_hash_name, hex_digits(hash)));
+  }
+  progress.finish();
+  return hashes;
+}
+
+void print_json(const Chain& chain, const std::vector<std::string>& hashes, bool as_list, std::ostream& out) {
+  auto list = nlohmann::json::array();
+  for (size_t i = 0; i < chain.size(); ++i) {
+    list.push_back(image_info_json(*chain[i]));
+    if (!hashes.empty()) list.back()["content-hash"] = hashes[i];
+  }
+  out << qemu_json(as_list ? list : list[0]) << '\n';
+}
+
+void print_text(const Chain& chain, const std::vector<std::string>& hashes, std::ostream& out) {
+  std::string_view separator;
+  for (size_t i = 0; i < chain.size(); ++i) {
+    out << separator << image_info_text(*chain[i]);
+    if (!hashes.empty()) out << fmt::format("content hash: {}\n", hashes[i]);
+    separator = "\n";
+  }
+}
+
 int run_info(Invocation& invocation) {
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   const bool json_output = wants_json(invocation.options);
   const bool whole_chain = invocation.options.has("backing-chain");
   OpenOptions options = read_image_options(invocation);
-  options.metadata_only = !whole_chain;
+  options.metadata_only = !whole_chain && !invocation.options.has("hash");
 
-  std::vector<std::shared_ptr<const Image>> chain{open_image(invocation, invocation.arguments[0], options)};
-  while (const auto below = chain.back()->backing()) chain.push_back(below);
+  Chain chain{open_image(invocation, invocation.arguments[0], options)};
+  for (auto below = chain[0]->backing(); whole_chain && below; below = below->backing()) chain.push_back(below);
 
+  const std::vector<std::string> hashes = hashes_of(invocation, chain);
   if (json_output) {
-    auto list = nlohmann::json::array();
-    for (const auto& image : chain) list.push_back(image_info_json(*image));
-    invocation.io.out << qemu_json(whole_chain ? list : list[0]) << '\n';
-    return 0;
-  }
-  std::string_view separator;
-  for (const auto& image : chain) {
-    invocation.io.out << separator << image_info_text(*image);
-    separator = "\n";
+    print_json(chain, hashes, whole_chain, invocation.io.out);
+  } else {
+    print_text(chain, hashes, invocation.io.out);
   }
   return 0;
 }
@@ -44,12 +77,14 @@ const Command& info_command() {
       .summary = "show what an image is: format, sizes, snapshots, backing file",
       .synopsis = "[OPTION...] IMAGE",
       .incumbent = "",
-      .options = join(image_options(),
-                      {
-                          output_option(),
-                          {0, "backing-chain", "", "go down the backing chain, opening every file in it"},
-                          force_share_option(),
-                      }),
+      .options = join(join(image_options(),
+                           {
+                               output_option(),
+                               {0, "backing-chain", "", "go down the backing chain, opening every file in it"},
+                               {0, "hash", "", "also hash what the guest sees: the same in every format and layout"},
+                               force_share_option(),
+                           }),
+                      progress_options()),
       .run = run_info,
   };
   return command;

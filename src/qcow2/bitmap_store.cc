@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <utility>
 
 #include "src/byteorder.h"
 #include "src/qcow2/bitmaps_extension.h"
@@ -269,16 +270,20 @@ void BitmapStore::prepare_resize(uint64_t new_size) {
 }
 
 // The size has changed whatever becomes of the bitmaps: when publishing fails they stay in use until close().
-void BitmapStore::finish_resize(uint64_t new_size) {
+void BitmapStore::finish_resize(uint64_t new_size, NewPart new_part) {
   const std::lock_guard lock(mutex_);
-  const bool changed = disk_size_ != new_size;
-  disk_size_ = new_size;
+  const uint64_t old_size = std::exchange(disk_size_, new_size);
+  const bool changed = old_size != new_size;
   bool any = false;
   for (Bitmap& bitmap : bitmaps_) {
     if (!bitmap.bits) continue;
     any = true;
-    if (changed) bitmap.bits->resize(new_size);
-    if (changed) bitmap.stored = false;
+    if (!changed) continue;
+    bitmap.bits->resize(new_size);
+    bitmap.stored = false;
+    if (new_part == NewPart::unknown && new_size > old_size && bitmap.entry.automatic()) {
+      bitmap.bits->mark({GuestOffset(old_size), new_size - old_size});
+    }
   }
   if (any) publish();
 }

@@ -66,7 +66,9 @@ class BitmapStore {
   }
   // Throws invalid when a bitmap cannot follow to a disk of this size.
   void prepare_resize(uint64_t new_size);
-  void finish_resize(uint64_t new_size);
+  // What is new reads as zeros, and is not marked; but with NewPart::unknown it is, by the bitmaps that record.
+  enum class NewPart { zeros, unknown };
+  void finish_resize(uint64_t new_size, NewPart new_part = NewPart::zeros);
   void close();
 
   // Operations. Each is in the file, flushed, when it returns. A bitmap that is not there: not_found; one that is not

@@ -65,12 +65,13 @@ class Qcow2Image final : public Image {
   WritableDisk& writable_disk();
   ImageRewrite::HeaderSwitch header_switch();
   void check_snapshots_possible() const;
+  void check_snapshot_size(const Snapshot& snapshot) const;
   void set_snapshots(std::vector<Snapshot> snapshots);
   void switch_to(const Snapshot& snapshot);
   void change(const std::function<void()>& make);
   void drop_snapshot_table(ImageRewrite& rewrite) const;
   // Runs `change`, which changes the disk's size to `size`, with the bitmaps kept in step, also when it fails.
-  void with_bitmaps_resized(uint64_t size, const std::function<void()>& change);
+  void with_bitmaps_resized(uint64_t size, BitmapStore::NewPart new_part, const std::function<void()>& change);
   void operate_on_bitmaps(const std::function<void(BitmapStore&)>& operation);
   std::shared_ptr<const DirtyBitmap> bits_of(const std::string& name) const;
   void shrink(uint64_t size);

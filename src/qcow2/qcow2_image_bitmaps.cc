@@ -7,9 +7,10 @@
 
 namespace drydock::qcow2 {
 
-void Qcow2Image::with_bitmaps_resized(uint64_t size, const std::function<void()>& change) {
+void Qcow2Image::with_bitmaps_resized(uint64_t size, BitmapStore::NewPart new_part,
+                                      const std::function<void()>& change) {
   if (size == disk_->size()) return change();
-  writable_disk_->begin_resizing_bitmaps(size);
+  writable_disk_->begin_resizing_bitmaps(size, new_part);
   change();
   writable_disk_->finish_resizing_bitmaps();
 }

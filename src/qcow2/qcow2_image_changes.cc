@@ -98,14 +98,24 @@ void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
   });
 }
 
+void Qcow2Image::check_snapshot_size(const Snapshot& snapshot) const {
+  if (divide_up(snapshot.info.disk_size, header().l2_coverage()) <= max_l1_table_bytes / sizeof(uint64_t)) return;
+  throw Error(
+      ErrorKind::invalid,
+      fmt::format("{}: snapshot '{}' claims a disk of {} bytes, too large for clusters of {} bytes", printable(path()),
+                  printable(snapshot.info.name), snapshot.info.disk_size, header().cluster_size()));
+}
+
 void Qcow2Image::apply_snapshot(size_t index) {
   check_snapshots_possible();
   change([&] {
     const Snapshot& snapshot = snapshots_.at(index);
+    check_snapshot_size(snapshot);
     writable_disk_->bitmaps().make_ready();
     writable_disk_->bitmaps().record(whole(*disk_));
     writable_disk_->metadata().settle();
-    with_bitmaps_resized(snapshot.info.disk_size, [&] { switch_to(snapshot); });
+    // What comes behind the disk's end was never told to the bitmaps that saw it made smaller.
+    with_bitmaps_resized(snapshot.info.disk_size, BitmapStore::NewPart::unknown, [&] { switch_to(snapshot); });
   });
 }
 
@@ -171,11 +181,11 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
                             printable(path())));
   }
   if (size < disk.size()) {
-    change([&] { with_bitmaps_resized(size, [&] { shrink(size); }); });
+    change([&] { with_bitmaps_resized(size, BitmapStore::NewPart::zeros, [&] { shrink(size); }); });
   } else {
     clear_last_cluster_tail(size);
     if (divide_up(size, header().l2_coverage()) > header().l1_entries) change([&] { grow_l1(size); });
-    change([&] { with_bitmaps_resized(size, [&] { grow(size, preallocation); }); });
+    change([&] { with_bitmaps_resized(size, BitmapStore::NewPart::zeros, [&] { grow(size, preallocation); }); });
   }
 }
 

@@ -98,15 +98,16 @@ void WritableDisk::restore_and_read_again() {
   if (bitmaps_resizing_) finish_resizing_bitmaps();
 }
 
-void WritableDisk::begin_resizing_bitmaps(uint64_t new_size) {
+void WritableDisk::begin_resizing_bitmaps(uint64_t new_size, BitmapStore::NewPart new_part) {
   bitmaps_.prepare_resize(new_size);
   metadata_->settle();
-  bitmaps_resizing_ = true;
+  bitmaps_resizing_ = new_part;
 }
 
 void WritableDisk::finish_resizing_bitmaps() {
-  bitmaps_resizing_ = false;
-  bitmaps_.finish_resize(size());
+  const BitmapStore::NewPart new_part = bitmaps_resizing_.value_or(BitmapStore::NewPart::unknown);
+  bitmaps_resizing_.reset();
+  bitmaps_.finish_resize(size(), new_part);
 }
 
 // What a change that failed half-way has left undone.

@@ -46,7 +46,7 @@ class WritableDisk final : public Disk {
   // Goes on from what the file has.
   void read_again();
   // Around a change of the size. Where it fails, exclusively() finishes.
-  void begin_resizing_bitmaps(uint64_t new_size);
+  void begin_resizing_bitmaps(uint64_t new_size, BitmapStore::NewPart new_part);
   void finish_resizing_bitmaps();
   // As of the last read_again(), or of the opening.
   const std::vector<Snapshot>& snapshots() const { return snapshots_; }
@@ -103,7 +103,7 @@ class WritableDisk final : public Disk {
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
   std::optional<HeaderFields> old_header_;  // must be in the file before anything else is written
-  bool bitmaps_resizing_ = false;
+  std::optional<BitmapStore::NewPart> bitmaps_resizing_;
   std::atomic<bool> behind_ = false;  // the file may have another state than memory
 };
 

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 
 #include "src/byteorder.h"
 #include "src/file_storage.h"
 #include "src/memory_storage.h"
+#include "src/qcow2/bitmap_data.h"
 #include "src/qcow2/check.h"
 #include "src/qcow2/create.h"
 #include "src/qcow2/header_fields.h"
@@ -100,6 +102,36 @@ TEST(qcow2_write, clusters_shared_with_a_snapshot_are_copied) {
   EXPECT_EQ(byte_at(image.disk(), 100), std::byte{'a'});
   image.image->close();
   expect_clean(image);
+}
+
+TEST(qcow2_write, a_bitmap_tells_of_what_a_snapshot_brings_back_behind_the_end_of_a_smaller_disk) {
+  const Written image = create({.size = 1024 * kib});
+  image.disk().write(GuestOffset(768 * kib), filled(64 * kib, 'a'));
+  image.image->create_snapshot("larger");
+  image.disk().write(GuestOffset(768 * kib), filled(64 * kib, 'b'));
+  image.image->add_bitmap("since", 64 * kib, true);
+  image.image->resize(512 * kib, Preallocation::off);
+  image.image->apply_snapshot(0);
+  EXPECT_EQ(byte_at(image.disk(), 768 * kib), std::byte{'a'});
+  image.image->close();
+  const auto bits = qcow2::read_bitmap(*image.storage, qcow2::read_header(*image.storage), "since");
+  EXPECT_EQ(bits->count(), 16U);
+  expect_clean(image);
+}
+
+TEST(qcow2_write, safety_10_a_snapshot_that_claims_a_disk_too_large_for_any_table_is_not_applied) {
+  const Written image = create({.size = 1024 * kib});
+  image.image->create_snapshot("one");
+  image.image->close();
+  const HostOffset table = qcow2::read_header(*image.storage).snapshots_offset;
+  std::array<std::byte, 8> size{};
+  store_be<uint64_t>(size, 0, uint64_t{1} << 60);
+  image.storage->write(table + 48, size);  // "Snapshots": the extra data's second field
+  const Written again = open_writable(image.storage);
+  const Error error = test::error_of([&] { again.image->apply_snapshot(0); });
+  EXPECT_EQ(error.kind(), ErrorKind::invalid);
+  EXPECT_NE(std::string(error.what()).find("claims a disk of"), std::string::npos) << error.what();
+  again.disk().write(GuestOffset(0), filled(512, 'a'));
 }
 
 TEST(qcow2_write, snapshots_need_counts_that_go_past_one) {

@@ -24,11 +24,13 @@ class FileStorage final : public Storage {
   bool writable() const override { return writable_; }
   uint64_t size() const override;
   uint64_t allocated_size() const override;
+  bool can_grow() const override { return !block_device_; }
   size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
   void write(HostOffset offset, std::span<const std::byte> data) override;
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
+  void extend(uint64_t size) override;
   void flush() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
   int descriptor() const override { return fd_.get(); }

@@ -39,6 +39,9 @@ class Storage {
   // Bytes of the host's space that it takes, at most about size(); what `info` calls disk size.
   virtual uint64_t allocated_size() const = 0;
 
+  // False for a block device, whose size is given.
+  virtual bool can_grow() const { return true; }
+
   // Reads at `offset` into `buffer`; returns how many bytes there were, fewer than asked only at the end.
   virtual size_t read(HostOffset offset, std::span<std::byte> buffer) const = 0;
 
@@ -51,6 +54,9 @@ class Storage {
   virtual void discard(HostOffset offset, uint64_t length) = 0;
   // Of a block device: nothing happens as long as `size` fits.
   virtual void truncate(uint64_t size) = 0;
+  // truncate() to more than the size is now, for one who is going to write all of it soon: the host's space is taken at
+  // once where the host does that quickly. Whether it did is not told.
+  virtual void extend(uint64_t size) { truncate(size); }
   // Returns when everything written before it survives a power cut.
   virtual void flush() = 0;
 

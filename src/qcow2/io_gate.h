@@ -6,28 +6,37 @@
 // gets a new owner only after wait_for_earlier(): the passes given out later cannot have seen the old mapping. What
 // changes the whole image (snapshots, resizing) closes the gate.
 //
+// A pass costs two additions to a counter that few other threads use: requests are many, and who waits for them is
+// rare.
+//
 // Thread-safety: full. Neither wait_for_earlier() nor close() may be called by a thread that holds a Pass.
 
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 
 namespace drydock::qcow2 {
 
 class IoGate {
+  // Passes by generation, of the threads that count here.
+  struct alignas(64) Counters {
+    std::array<std::atomic<unsigned>, 2> inside{};
+  };
+
  public:
   class Pass {
    public:
-    explicit Pass(IoGate& gate) : gate_(gate), generation_(gate.enter()) {}
+    explicit Pass(IoGate& gate) : gate_(gate), counter_(gate.enter()) {}
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
-    ~Pass() { gate_.leave(generation_); }
+    ~Pass() { gate_.leave(counter_); }
 
    private:
     IoGate& gate_;
-    unsigned generation_;
+    std::atomic<unsigned>& counter_;
   };
 
   // While it lives nobody is inside.
@@ -46,17 +55,25 @@ class IoGate {
   void wait_for_earlier();
 
  private:
-  unsigned enter();
-  void leave(unsigned generation);
+  static constexpr unsigned generation_bit = 1;
+  static constexpr unsigned closed_bit = 2;
+  static constexpr size_t counters_count = 16;
+
+  Counters& own_counters();
+  bool is_empty(unsigned generation) const;
+  void wait_until_empty(std::unique_lock<std::mutex>& lock, unsigned generation);
+
+  std::atomic<unsigned>& enter();
+  void leave(std::atomic<unsigned>& counter);
   void close();
   void open();
 
-  std::mutex waiters_;  // one waits at a time; taken before mutex_
+  std::atomic<unsigned> state_ = 0;    // generation_bit: of the passes given out now; changed under mutex_
+  std::atomic<unsigned> waiting_ = 0;  // threads that want to hear of passes that are given back
+  std::array<Counters, counters_count> counters_;
+  std::mutex waiters_;  // one waits for a generation at a time; taken before mutex_
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool closed_ = false;
-  unsigned generation_ = 0;           // 0 or 1, of the passes given out now
-  std::array<unsigned, 2> inside_{};  // passes by generation
 };
 
 }  // namespace drydock::qcow2

@@ -12,8 +12,11 @@ namespace drydock::qcow2 {
 
 namespace {
 
-// The file grows in steps, so that not each new cluster costs a system call.
+// The file grows in steps, so that not each new cluster costs a system call. Large requests tell of more to come: for
+// them the host's space is taken ahead; what is not used goes back when the image is closed.
 constexpr uint64_t growth_step = 256 << 10;
+constexpr uint64_t large_request = 256 << 10;
+constexpr uint64_t large_growth_step = 8 << 20;
 
 }  // namespace
 
@@ -72,6 +75,10 @@ void Metadata::reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& sna
 
 Mapping Metadata::translate(GuestRange range) const {
   const std::shared_lock lock(map_mutex_);
+  return translate_locked(range);
+}
+
+Mapping Metadata::translate_locked(GuestRange range) const {
   const L2Position position = l2_position(layer_->header, range.start);
   const HostOffset table = tables_->table(position.l1_index);
   if (table == HostOffset(0)) return translate_without_table(layer_->header, tables_->l1(), range);
@@ -81,9 +88,9 @@ Mapping Metadata::translate(GuestRange range) const {
 
 Mapping Metadata::translate_for_write(GuestRange range) {
   check_usable();
-  const Mapping mapping = translate(range);
+  const std::shared_lock lock(map_mutex_);
+  const Mapping mapping = translate_locked(range);
   if (mapping.state == ClusterState::data && mapping.ours && !layer_->header.has_data_file()) {
-    const std::shared_lock lock(map_mutex_);
     vet(mapping.host, mapping.length, std::nullopt);
   }
   return mapping;
@@ -136,13 +143,18 @@ ClusterRun Metadata::clusters_of(HostOffset offset, uint64_t bytes) const {
 }
 
 // All clusters that are handed out lie within the file, so that no write ever makes it longer: what lies behind the
-// clusters in use is a hole.
-void Metadata::extend_file() {
+// clusters in use reads as zeros.
+void Metadata::extend_file(Growth growth) {
   fresh_from_ = std::max(fresh_from_, refcounts_->claimed_end());
   const uint64_t end = fresh_from_ << layer_->header.cluster_bits;
   if (end <= file_size_) return;
-  const uint64_t new_size = round_up(end, std::max(growth_step, layer_->header.cluster_size()));
-  layer_->storage->truncate(new_size);
+  const uint64_t step = growth == Growth::with_space ? large_growth_step : growth_step;
+  const uint64_t new_size = round_up(end, std::max(step, layer_->header.cluster_size()));
+  if (growth == Growth::with_space) {
+    layer_->storage->extend(new_size);
+  } else {
+    layer_->storage->truncate(new_size);
+  }
   file_size_ = new_size;
 }
 
@@ -180,7 +192,7 @@ bool Metadata::needs_place(const ClusterContents& contents, GuestOffset guest, G
   return !contents.placed || !contents.ours || (contents.data & touched) != touched;
 }
 
-Metadata::Placement Metadata::place(GuestRange range) {
+Metadata::Placement Metadata::place(GuestRange range, Fill fill) {
   const std::unique_lock lock(map_mutex_);
   check_usable();
   const uint64_t cluster_size = layer_->header.cluster_size();
@@ -214,8 +226,11 @@ Metadata::Placement Metadata::place(GuestRange range) {
   placement.host = HostOffset(run.first << layer_->header.cluster_bits);
   placement.allocated = true;
   placement.fresh = run.first >= fresh_from;
+  const uint64_t bytes = run.count << layer_->header.cluster_bits;
+  const uint64_t written = std::min(range.end(), placement.guest + bytes) - range.start;
+  const bool large = fill == Fill::at_once && written >= large_request && written >= bytes / 2;
   try {
-    extend_file();
+    extend_file(large ? Growth::with_space : Growth::sparse);
   } catch (...) {
     drop(run);
     throw;
@@ -251,7 +266,7 @@ void Metadata::release(const Placement& placement) {
 
 uint64_t Metadata::preallocate(GuestRange range, Preallocation mode) {
   if (wants_commit()) commit();
-  const Placement placement = place(range);
+  const Placement placement = place(range, Fill::later);
   const uint64_t cluster_size = layer_->header.cluster_size();
   if (placement.old.empty()) return cluster_size;  // has data already
   const uint64_t length = placement.old.size() * cluster_size;

@@ -67,8 +67,10 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
     std::vector<ClusterContents> old;  // of each cluster; empty where nothing needs a place any more
   };
 
+  enum class Fill { at_once, later };  // whether all of a range is going to be written now
+
   // Finds a place for the clusters of a prefix of `range` that cannot be written in place.
-  Placement place(GuestRange range);
+  Placement place(GuestRange range, Fill fill);
   // The subclusters that `written` touches, and those that came along from an old place, now have their data there.
   void link(const Placement& placement, GuestRange written);
   void release(const Placement& placement);
@@ -123,8 +125,10 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
     std::vector<Freed> freed;
   };
   enum class Scope { what_flush_needs, everything };
+  enum class Growth { sparse, with_space };
 
   void load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
+  Mapping translate_locked(GuestRange range) const;
   void vet(HostOffset offset, uint64_t bytes, std::optional<MetadataKind> own);
   [[noreturn]] void refuse(HostOffset offset, uint64_t bytes, MetadataKind hit);
 
@@ -134,7 +138,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   uint32_t touched_subclusters(GuestOffset cluster, GuestRange range) const;
   void free_contents(const ClusterContents& contents, bool punch);
   void drop(ClusterRun clusters);
-  void extend_file();
+  void extend_file(Growth growth = Growth::sparse);
   ClusterRun clusters_of(HostOffset offset, uint64_t bytes) const;
 
   void settle_locked();

@@ -58,10 +58,10 @@ Metadata::Batch Metadata::take(Scope scope) {
   const std::unique_lock lock(map_mutex_);
   Batch batch;
   batch.tables = tables_->take();
-  batch.freed = std::exchange(freed_, {});
   const bool lazy = (layer_->header.compatible_features & compatible::lazy_refcounts) != 0;
   const bool counts_needed = lazy ? refcounts_->dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
   if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_->take();
+  batch.freed = std::exchange(freed_, {});  // last: what throws before leaves all as it was
   changed_ = changed_ || !batch.tables.empty() || !batch.freed.empty() || !batch.refcounts.empty();
   return batch;
 }

@@ -212,7 +212,7 @@ class Repair {
 
 RepairOutcome repair(Storage& image, const RepairOptions& options) { return Repair(image, options).run(); }
 
-void recover_refcounts(Storage& image, bool can_grow) {
+void recover_refcounts(Storage& image) {
   const auto refuse = [&](const std::string& why) {
     throw Error(ErrorKind::corrupt,
                 fmt::format("{}: the image was not closed cleanly, and its refcounts cannot be recovered: {}; see what "
@@ -222,7 +222,7 @@ void recover_refcounts(Storage& image, bool can_grow) {
   const CheckResult found = check(image);
   if (found.failure) refuse(found.failure->what());
   if (found.tables_damaged) refuse("it has other damage");
-  const RepairOutcome outcome = repair(image, {.mode = RepairMode::all, .can_grow = can_grow});
+  const RepairOutcome outcome = repair(image, {.mode = RepairMode::all, .can_grow = image.can_grow()});
   if (outcome.after.failure) refuse(outcome.after.failure->what());
   if (outcome.after.corruptions > 0 || outcome.after.check_errors > 0) refuse("some remain wrong");
 }

@@ -50,6 +50,6 @@ RepairOutcome repair(Storage& image, const RepairOptions& options);
 // For an image whose dirty bit is set, before it is written to: brings its refcounts and copied flags into line with
 // what its tables refer to, touches neither data nor mappings, and clears the bit. Throws corrupt where the image has
 // other damage than refcounts, or cannot be checked; then nothing was written.
-void recover_refcounts(Storage& image, bool can_grow = true);
+void recover_refcounts(Storage& image);
 
 }  // namespace drydock::qcow2

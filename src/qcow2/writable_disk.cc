@@ -195,7 +195,7 @@ void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) {
 uint64_t WritableDisk::place_and_write(GuestRange range, std::span<const std::byte> data) {
   const uint32_t bits = layer_->header.cluster_bits;
   const RangeLocks::Hold hold(placing_, range.start.value() >> bits, (range.end().value() - 1) >> bits);
-  const Metadata::Placement placement = metadata_->place(range);
+  const Metadata::Placement placement = metadata_->place(range, Metadata::Fill::at_once);
   if (placement.old.empty()) return 0;
   const GuestOffset placed_end = placement.guest + (placement.old.size() << bits);
   const GuestRange written{range.start, std::min(range.end(), placed_end) - range.start};

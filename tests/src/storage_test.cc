@@ -50,6 +50,21 @@ TEST(file_storage, directories_and_missing_files_are_named) {
   EXPECT_THAT(error.what(), HasSubstr(dir.file("gone")));
 }
 
+TEST(file_storage, what_it_is_extended_by_reads_as_zeros) {
+  const test::TempDir dir;
+  const std::string path = dir.file("disk.raw");
+  test::write_file(path, test::random_bytes(1, 1000));
+  const auto storage = FileStorage::open(path, true);
+  EXPECT_TRUE(storage->can_grow());
+  storage->extend(1 << 20);
+  EXPECT_EQ(storage->size(), 1U << 20);
+  std::vector<std::byte> expected = test::random_bytes(1, 1000);
+  expected.resize(1 << 20);
+  EXPECT_EQ(test::read_file(path), expected);
+  storage->extend(1 << 20);
+  EXPECT_EQ(storage->size(), 1U << 20);
+}
+
 TEST(raw_disk, rounds_its_size_up_and_reads_zeros_past_the_end) {
   auto storage = std::make_shared<MemoryStorage>(test::random_bytes(2, 1000));
   const RawDisk disk(storage, RawOrigin::given);

@@ -62,44 +62,83 @@ Plan parse_plan(const ParsedOptions& options) {
   return plan;
 }
 
-// Where request `index` goes: on from the offset by steps, around the disk's end.
+// Where request `index` goes: on from the offset by steps, around the disk's end; one that would reach past it ends
+// there. So requests stay as aligned as offset and step are, and go where qemu-img bench's go.
 GuestOffset place_of(const Plan& plan, uint64_t index, uint64_t disk_size) {
-  const uint64_t room = disk_size - plan.bytes + 1;
-  return GuestOffset((index * plan.step + plan.offset) % room);
+  return GuestOffset(std::min((index * plan.step + plan.offset) % disk_size, disk_size - plan.bytes));
 }
 
-// The requests are synchronous, so that as many threads as there may be requests under way share them; more than a few
-// for each processor would only wait for it.
-void run_requests(Disk& disk, const Plan& plan) {
-  std::atomic<uint64_t> next = 0;
-  std::mutex failure_mutex;
-  std::exception_ptr failure;
-  auto work = [&] {
-    std::vector<std::byte> buffer(plan.bytes, plan.pattern);
+// Sends a plan's requests. They are synchronous, so that as many threads as there may be requests under way could share
+// them; but threads that write one file wait for each other in the kernel, and switching costs more than a write into
+// the page cache takes. So more threads come only where requests take long, up to a few for each processor.
+class Run {
+ public:
+  Run(Disk& disk, const Plan& plan) : disk_(disk), plan_(plan) {
+    const uint64_t processors = std::max(1U, std::thread::hardware_concurrency());
+    most_threads_ = std::min(plan.depth, 2 * processors);
+    if (!plan.write) {
+      for (uint64_t i = 1; i < std::min(plan.depth, processors); ++i) add_thread();
+    }
+  }
+
+  void finish() {
+    work();
+    for (size_t i = 0;; ++i) {  // while they run, threads may add others
+      std::jthread thread;
+      {
+        const std::lock_guard lock(mutex_);
+        if (i == others_.size()) break;
+        thread = std::move(others_[i]);
+      }
+      thread.join();
+    }
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  static constexpr uint64_t sample = 32;                          // requests
+  static constexpr std::chrono::microseconds worth_sharing{500};  // for one request: it waits for more than the kernel
+
+  void work() {
+    using Clock = std::chrono::steady_clock;
+    std::vector<std::byte> buffer(plan_.bytes, plan_.pattern);
     try {
-      for (uint64_t index = next++; index < plan.count; index = next++) {
-        const GuestOffset offset = place_of(plan, index, disk.size());
-        if (plan.write) {
-          disk.write(offset, buffer);
-          if (plan.flush_interval > 0 && (index + 1) % plan.flush_interval == 0) disk.flush();
-        } else {
-          disk.read(offset, buffer);
-        }
+      Clock::time_point since = Clock::now();
+      uint64_t done = 0;
+      for (uint64_t index = next_++; index < plan_.count; index = next_++) {
+        send(index, buffer);
+        if (++done % sample != 0) continue;
+        const Clock::time_point now = Clock::now();
+        if (now - since > sample * worth_sharing) add_thread();
+        since = now;
       }
     } catch (const Error&) {
-      const std::lock_guard lock(failure_mutex);
-      failure = std::current_exception();
-      next = plan.count;
+      const std::lock_guard lock(mutex_);
+      failure_ = std::current_exception();
+      next_ = plan_.count;
     }
-  };
-  const uint64_t processors = std::max(1U, std::thread::hardware_concurrency());
-  {
-    std::vector<std::jthread> others;
-    for (uint64_t i = 1; i < std::min(plan.depth, 2 * processors); ++i) others.emplace_back(work);
-    work();
   }
-  if (failure) std::rethrow_exception(failure);
-}
+
+  void send(uint64_t index, std::span<std::byte> buffer) {
+    const GuestOffset offset = place_of(plan_, index, disk_.size());
+    if (!plan_.write) return disk_.read(offset, buffer);
+    disk_.write(offset, buffer);
+    if (plan_.flush_interval > 0 && (index + 1) % plan_.flush_interval == 0) disk_.flush();
+  }
+
+  void add_thread() {
+    const std::lock_guard lock(mutex_);
+    if (others_.size() + 1 < most_threads_) others_.emplace_back([this] { work(); });
+  }
+
+  Disk& disk_;
+  const Plan& plan_;
+  uint64_t most_threads_ = 1;
+  std::atomic<uint64_t> next_ = 0;
+  std::mutex mutex_;  // guards what follows
+  std::vector<std::jthread> others_;
+  std::exception_ptr failure_;
+};
 
 void announce(const Invocation& invocation, const Plan& plan) {
   invocation.io.out << fmt::format(
@@ -126,7 +165,7 @@ int run_bench(Invocation& invocation) {
   }
   if (!json_output && !quiet) announce(invocation, plan);
   const auto start = std::chrono::steady_clock::now();
-  run_requests(*image->disk(), plan);
+  Run(*image->disk(), plan).finish();
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   image->close();
   if (json_output) {

@@ -9,11 +9,11 @@ of name -> function; the function takes a Bench and calls bench.compare() once p
 import os
 import pathlib
 import random
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 
@@ -43,6 +43,7 @@ class Measure:
     seconds: float
     cpu: float = 0.0  # seconds of CPU of the program under test (not of the client), where known
     rss: int = 0  # its peak resident memory in bytes, where known
+    output: str = ""  # what it printed, where kept
 
 
 @dataclass
@@ -86,12 +87,22 @@ def timed(command, **options):
     return seconds
 
 
-def timed_program(command):
-    """Runs a program that does all the work itself: a Measure with its own CPU and memory."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = timed(command)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Measure(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss << 10)
+def timed_program(command, script=""):
+    """Runs a program that does all the work itself: a Measure with its own CPU, memory and standard output. `script` is
+    its standard input."""
+    with tempfile.TemporaryFile("w+") as source, tempfile.TemporaryFile("w+") as output:
+        source.write(script)
+        source.seek(0)
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdin=source, stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        printed = output.read()
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}: {printed.strip()[:1000]}")
+    return Measure(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, printed)
 
 
 def wait_for(condition, what, seconds=20):

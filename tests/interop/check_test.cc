@@ -13,6 +13,7 @@
 #include "src/qcow2/repair.h"
 #include "src/qcow2/undo_file.h"
 #include "src/qcow2/undo_restore.h"
+#include "tests/support/in_process.h"
 #include "tests/support/process.h"
 #include "tests/support/qcow2_fields.h"
 #include "tests/support/support.h"

@@ -17,6 +17,7 @@
 #include <regex>
 
 #include "tests/interop/guest_image.h"
+#include "tests/support/in_process.h"
 #include "tests/support/support.h"
 
 extern char** environ;  // NOLINT(readability-redundant-declaration)

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/image.h"
+#include "tests/support/in_process.h"
 #include "tests/support/process.h"
 #include "tests/support/qcow2_bytes.h"
 #include "tests/support/support.h"

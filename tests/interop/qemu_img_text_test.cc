@@ -9,6 +9,7 @@
 
 #include <regex>
 
+#include "tests/support/in_process.h"
 #include "tests/support/support.h"
 
 namespace drydock {

@@ -14,11 +14,9 @@
 #include <cstring>
 #include <fstream>
 #include <random>
-#include <sstream>
 #include <thread>
 
 #include "src/unique_fd.h"
-#include "tools/cli.h"
 
 extern char** environ;
 
@@ -105,21 +103,6 @@ std::string run_ok(const std::vector<std::string>& argv) {
   std::string line;
   for (const std::string& word : argv) line += word + " ";
   throw std::runtime_error(fmt::format("{}: exit status {}: {}{}", line, outcome.status, outcome.out, outcome.err));
-}
-
-Outcome drydock_as(const std::vector<std::string>& argv) {
-  std::istringstream in;
-  std::ostringstream out;
-  std::ostringstream err;
-  cli::Streams streams{in, out, err};
-  const int status = cli::run_program(argv, streams);
-  return {status, out.str(), err.str()};
-}
-
-Outcome drydock(const std::vector<std::string>& words) {
-  std::vector<std::string> argv{"drydock"};
-  argv.insert(argv.end(), words.begin(), words.end());
-  return drydock_as(argv);
 }
 
 std::string drydock_program() { return DRYDOCK_PROGRAM; }

@@ -43,10 +43,6 @@ Outcome run(const std::vector<std::string>& argv);
 // The same, and a thrown exception (a failed test) unless it exits with 0. Returns standard output.
 std::string run_ok(const std::vector<std::string>& argv);
 
-// `drydock WORDS...` (or a drop-in: the first of `argv` is argv[0]) in this process.
-Outcome drydock(const std::vector<std::string>& words);
-Outcome drydock_as(const std::vector<std::string>& argv);
-
 // The built program's path, for tests that need a process of their own.
 std::string drydock_program();
 

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "src/error.h"
+#include "tests/support/in_process.h"
 #include "tests/support/support.h"
 #include "tools/commands.h"
 #include "version.h"

@@ -9,6 +9,7 @@
 #include <regex>
 #include <sstream>
 
+#include "tests/support/in_process.h"
 #include "tests/support/support.h"
 #include "tools/commands.h"
 

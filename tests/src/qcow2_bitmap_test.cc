@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <set>
-#include <thread>
 
 #include "src/byteorder.h"
 #include "src/qcow2/bitmap_store.h"
@@ -472,84 +471,6 @@ TEST_P(BitmapsOverBacking, safety_3_the_name_makes_way_without_ever_being_lost) 
   store_->add("a", 65536, true);
   EXPECT_EQ(told(), (std::vector<Told>{{"a", false, true, 0}}));
   EXPECT_EQ(read_header(*storage_).backing_format, "qcow2");
-}
-
-TEST(qcow2_bitmaps_extension, no_room_in_the_header_is_found_before_anything_is_written) {
-  MemoryStorage storage({});
-  create(storage, {.size = mib, .cluster_size = 512, .backing_file = std::string(350, 'b')});
-  const Error error = error_of([&] { check_room_for_bitmaps_extension(storage); });
-  EXPECT_EQ(error.kind(), ErrorKind::no_space);
-  EXPECT_THAT(error.what(), HasSubstr("the header has no room for bitmaps"));
-}
-
-TEST(qcow2_bitmaps_extension, version_2_has_none) {
-  MemoryStorage storage({});
-  create(storage, {.size = mib, .version = 2});
-  EXPECT_EQ(error_of([&] { check_room_for_bitmaps_extension(storage); }).kind(), ErrorKind::unsupported);
-}
-
-// The body at every alignment to the sectors, behind an extension of another program and before one.
-TEST(qcow2_bitmaps_extension, safety_3_every_change_is_old_or_new_or_not_trusted) {
-  for (uint64_t other_bytes = 0; other_bytes < 600; other_bytes += 8) {
-    MemoryStorage empty({});
-    create(empty, {.size = mib, .cluster_size = 4096});
-    std::vector<std::byte> bytes(empty.size());
-    empty.read(HostOffset(0), bytes);
-    store_be<uint32_t>(bytes, 112, 0x12345678);  // in the place of the end marker
-    store_be<uint32_t>(bytes, 116, static_cast<uint32_t>(other_bytes));
-    CrashStorage storage(bytes);
-    const auto target = [](uint64_t n) {
-      return BitmapsExtension{static_cast<uint32_t>(n), n * 0x101010101010101 % max_bitmap_directory_bytes,
-                              HostOffset(n << 40)};
-    };
-    std::optional<BitmapsExtension> before;
-    for (const uint64_t n : {1U, 2U, 0U, 3U}) {
-      const std::optional<BitmapsExtension> after = n == 0 ? std::nullopt : std::optional(target(n));
-      const auto same = [](const std::optional<BitmapsExtension>& a, const std::optional<BitmapsExtension>& b) {
-        return a.has_value() == b.has_value() &&
-               (!a || (a->count == b->count && a->directory_size == b->directory_size &&
-                       a->directory_offset == b->directory_offset));
-      };
-      storage.on_crash([&](const std::vector<std::byte>& disk) {
-        const auto found = read_header(MemoryStorage(disk)).bitmaps;
-        ASSERT_TRUE(!found || same(found, before) || same(found, after)) << other_bytes;
-      });
-      store_bitmaps_extension(storage, after);
-      storage.on_crash(nullptr);
-      ASSERT_TRUE(same(read_header(storage).bitmaps, after)) << other_bytes;
-      before = after;
-    }
-  }
-}
-
-TEST(qcow2_dirty_bitmap, threads_mark_at_once) {
-  DirtyBitmap bitmap(64 * mib, 9);
-  std::vector<std::thread> threads;
-  for (uint64_t first = 0; first < 4; ++first) {
-    threads.emplace_back([&bitmap, first] {
-      for (uint64_t bit = first; bit < bitmap.bits(); bit += 4) bitmap.mark({GuestOffset(bit * 512), 1});
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(bitmap.count(), bitmap.bits());
-}
-
-TEST(qcow2_dirty_bitmap, runs_of_dirty_bits_are_ranges_of_the_disk) {
-  DirtyBitmap bitmap(10 * mib + 512, 16);
-  EXPECT_EQ(bitmap.bits(), 161U);
-  bitmap.mark({GuestOffset(65536 * 3 + 5), 1});
-  bitmap.mark({GuestOffset(65536 * 63), 65536 * 66});
-  bitmap.mark({GuestOffset(10 * mib), mib});  // past the end
-  GuestRange run = bitmap.next_dirty(GuestOffset(0));
-  EXPECT_EQ(run.start.value(), 65536U * 3);
-  EXPECT_EQ(run.length, 65536U);
-  run = bitmap.next_dirty(run.end());
-  EXPECT_EQ(run.start.value(), 65536U * 63);
-  EXPECT_EQ(run.length, 65536U * 66);
-  run = bitmap.next_dirty(run.end());
-  EXPECT_EQ(run.start.value(), 10 * mib);
-  EXPECT_EQ(run.length, 512U);
-  EXPECT_EQ(bitmap.next_dirty(run.end()).length, 0U);
 }
 
 }  // namespace

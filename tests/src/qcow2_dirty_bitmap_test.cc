@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include <gtest/gtest.h>
+
+#include <thread>
+#include <vector>
+
+#include "src/qcow2/dirty_bitmap.h"
+
+namespace drydock::qcow2 {
+namespace {
+
+constexpr uint64_t mib = 1 << 20;
+
+TEST(qcow2_dirty_bitmap, threads_mark_at_once) {
+  DirtyBitmap bitmap(64 * mib, 9);
+  std::vector<std::thread> threads;
+  for (uint64_t first = 0; first < 4; ++first) {
+    threads.emplace_back([&bitmap, first] {
+      for (uint64_t bit = first; bit < bitmap.bits(); bit += 4) bitmap.mark({GuestOffset(bit * 512), 1});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(bitmap.count(), bitmap.bits());
+}
+
+TEST(qcow2_dirty_bitmap, runs_of_dirty_bits_are_ranges_of_the_disk) {
+  DirtyBitmap bitmap(10 * mib + 512, 16);
+  EXPECT_EQ(bitmap.bits(), 161U);
+  bitmap.mark({GuestOffset(65536 * 3 + 5), 1});
+  bitmap.mark({GuestOffset(65536 * 63), 65536 * 66});
+  bitmap.mark({GuestOffset(10 * mib), mib});  // past the end
+  GuestRange run = bitmap.next_dirty(GuestOffset(0));
+  EXPECT_EQ(run.start.value(), 65536U * 3);
+  EXPECT_EQ(run.length, 65536U);
+  run = bitmap.next_dirty(run.end());
+  EXPECT_EQ(run.start.value(), 65536U * 63);
+  EXPECT_EQ(run.length, 65536U * 66);
+  run = bitmap.next_dirty(run.end());
+  EXPECT_EQ(run.start.value(), 10 * mib);
+  EXPECT_EQ(run.length, 512U);
+  EXPECT_EQ(bitmap.next_dirty(run.end()).length, 0U);
+}
+
+}  // namespace
+}  // namespace drydock::qcow2

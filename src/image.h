@@ -93,6 +93,8 @@ class Image {
   // ---- Persistent dirty bitmaps. Those that record ("automatic") learn of every change of the disk. One that is not
   // there: not_found. One that is in_use can only be removed: invalid.
 
+  // Whether images of this kind can have any.
+  virtual bool supports_bitmaps() const { return false; }
   virtual std::vector<BitmapInfo> bitmaps() const { return {}; }
   // Without `granularity` (bytes for each bit) it is the format's default.
   virtual void add_bitmap(const std::string& name, std::optional<uint64_t> granularity, bool enabled);

@@ -81,7 +81,7 @@ NewImage::NewImage(const std::string& path, ImageCreateOptions options, bool dur
     }
     options.place = place_;
     warnings_ = create_image(path_, options);
-    UniqueFd fd(::open(in_place() ? path_.c_str() : place_.c_str(), O_RDWR | O_CLOEXEC));
+    UniqueFd fd(::open(file().c_str(), O_RDWR | O_CLOEXEC));
     if (!fd) throw system_error(errno, printable(path_));
     storage_ = std::make_shared<FileStorage>(std::move(fd), path_, true);
     if (!durable_) storage_->leave_flushing_to_system();
@@ -131,10 +131,16 @@ void NewImage::keep_attributes() const {
   copy_extended_attributes(replaced_->descriptor(), fd);
 }
 
-void NewImage::finish() {
+void NewImage::close() {
+  if (closed_) return;
   image_->disk()->flush();
   image_->close();
   storage_->flush();
+  closed_ = true;
+}
+
+void NewImage::finish() {
+  close();
   if (!in_place()) {
     keep_attributes();
     if (::rename(place_.c_str(), final_.c_str()) != 0) {

@@ -41,7 +41,12 @@ class NewImage {
   // Whether there is nothing under its name before finish() is called.
   bool in_place() const { return place_.empty(); }
 
-  // Closes the image, which then takes its name, with the permissions and the owner of what was there.
+  // The file in which it is until finish().
+  const std::string& file() const { return in_place() ? path_ : place_; }
+
+  // Brings everything into the file; the image's disk refuses changes from then on.
+  void close();
+  // close(); then it takes its name, with the permissions and the owner of what was there.
   void finish();
 
  private:
@@ -54,6 +59,7 @@ class NewImage {
   std::string place_;  // "": in place
   std::string new_data_file_;
   bool durable_;
+  bool closed_ = false;
   bool finished_ = false;
   std::shared_ptr<FileStorage> replaced_;
   std::shared_ptr<FileStorage> storage_;

@@ -44,6 +44,13 @@ fs::path canonical(const std::string& path, const FileReference& reference) {
   return result;
 }
 
+// The folder of the file that names another; the file itself may be still to come to its name.
+fs::path folder_of_namer(const FileReference& reference) {
+  std::error_code unknown;
+  if (fs::exists(reference.named_by, unknown)) return canonical(reference.named_by, reference).parent_path();
+  return canonical(fs::absolute(reference.named_by).parent_path().string(), reference);
+}
+
 // Opens `path`, already canonical, below `tree`: a symlink slipped in since then is refused by the kernel.
 UniqueFd open_beneath(const fs::path& tree, const fs::path& path, bool writable, const FileReference& reference) {
   const UniqueFd folder(::open(tree.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -84,7 +91,7 @@ std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bo
   }
   const std::string location = resolve_name(reference);
   const fs::path path = canonical(location, reference);
-  std::vector<fs::path> trees{canonical(reference.named_by, reference).parent_path()};
+  std::vector<fs::path> trees{folder_of_namer(reference)};
   for (const std::string& tree : allowed_trees_) trees.push_back(canonical(tree, reference));
   const auto tree = std::ranges::find_if(trees, [&](const fs::path& t) { return is_within(path, t); });
   if (tree == trees.end()) {

@@ -21,10 +21,9 @@ void check_cache_option(const ParsedOptions& options, std::string_view name, std
 }
 
 bool wants_durable(const Invocation& invocation) {
+  check_cache_option(invocation.options, "t", "cache");
   const auto mode = invocation.options.value("t");
-  if (!mode) return !invocation.as_incumbent;
-  check_cache_mode(*mode, "cache");
-  return *mode != "unsafe";
+  return mode ? *mode != "unsafe" : !invocation.as_incumbent;
 }
 
 }  // namespace drydock::cli

@@ -14,6 +14,8 @@ const Command& bitmap_command();
 const Command& create_command();
 const Command& convert_command();
 const Command& compare_command();
+const Command& measure_command();
+const Command& dd_command();
 const Command& info_command();
 const Command& check_command();
 const Command& map_command();

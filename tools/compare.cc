@@ -9,6 +9,7 @@
 #include "src/error.h"
 #include "tools/cache_mode.h"
 #include "tools/commands.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/progress.h"
 
@@ -17,7 +18,7 @@ namespace drydock::cli {
 namespace {
 
 // qemu-img's.
-enum Status { identical = 0, different = 1, usage_or_open_failed = 2, map_failed = 3, read_failed = 4 };
+enum Status { identical = 0, different = 1, open_failed = 2, map_failed = 3, read_failed = 4 };
 
 struct Verdict {
   bool strict = false;
@@ -66,15 +67,13 @@ Opened open_both(const Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   if (invocation.arguments.size() != 2) usage_error("Expecting two image file names");
   wants_json(words);
-  if (const auto mode = words.value("T")) check_cache_mode(*mode, "source cache");
-  const OpenOptions options = parse_open_options(words);
-  OpenOptions second_options = options;
-  second_options.format.reset();
-  if (const auto format = words.value("second-format")) second_options.format = parse_format(*format);
-  Opened opened{Image::open(invocation.arguments[0], options), Image::open(invocation.arguments[1], second_options)};
-  for (const auto& image : {opened.first, opened.second}) {
-    for (const std::string& warning : image->warnings()) invocation.warn(warning);
-  }
+  check_cache_option(words, "T", "source cache");
+  const OpenOptions options = read_image_options(invocation);
+  Opened opened{open_image(invocation, invocation.arguments[0], options), nullptr};
+  opened.second = words.has("image-opts")
+                      ? open_image(invocation, invocation.arguments[1], options)
+                      : open_image_file(invocation, invocation.arguments[1], words.value("second-format"), options);
+  for (const auto& image : {opened.first, opened.second}) warn_of(invocation, *image);
   return opened;
 }
 
@@ -126,12 +125,9 @@ int run_compare(Invocation& invocation) {
     invocation.warn(failure.what());
     return failure.reading() ? read_failed : map_failed;
   } catch (const Error& error) {
-    if (error.kind() == ErrorKind::interrupted) throw;
+    if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::usage) throw;
     invocation.warn(error.what());
-    if (error.kind() == ErrorKind::usage) {
-      invocation.io.err << fmt::format("Try '{} --help' for more information.\n", invocation.program);
-    }
-    return usage_or_open_failed;
+    return open_failed;
   }
 }
 
@@ -144,7 +140,7 @@ const Command& compare_command() {
       .summary = "tell whether two images have the same contents",
       .synopsis = "[OPTION...] IMAGE1 IMAGE2",
       .incumbent = "",
-      .options = join(join(open_options(), progress_options()),
+      .options = join(join(image_options(), progress_options()),
                       {
                           {'F', "second-format", "FORMAT", "format of the second image; -f is the first one's"},
                           {'s', "strict", "", "sizes, and what is allocated, must be the same too"},

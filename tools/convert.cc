@@ -9,16 +9,23 @@
 #include "src/concat_disk.h"
 #include "src/copy/compare_disks.h"
 #include "src/copy/copy_disk.h"
+#include "src/copy/lost_data.h"
 #include "src/copy/stream_disk.h"
 #include "src/error.h"
 #include "src/new_image.h"
+#include "src/slice_disk.h"
 #include "tools/commands.h"
 #include "tools/convert_request.h"
 #include "tools/create_options.h"
+#include "tools/distinct_target.h"
 #include "tools/image_info.h"
+#include "tools/image_opts.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/progress.h"
+#include "tools/qemu_json.h"
 #include "tools/snapshot_argument.h"
+#include "tools/worded_error.h"
 
 namespace drydock::cli {
 
@@ -29,50 +36,30 @@ struct Sources {
   std::shared_ptr<Disk> disk;
 };
 
+void check_complete(const Invocation& invocation, const ConvertRequest& request, const Image& image,
+                    const Disk& disk) try {
+  refuse_lost_data(image, disk);
+} catch (const Error& error) {
+  if (!request.salvage || error.kind() != ErrorKind::corrupt) throw;
+  if (!invocation.options.has("quiet")) invocation.warn(fmt::format("warning: {}", error.what()));
+}
+
 Sources open_sources(const Invocation& invocation, const ConvertRequest& request) {
   Sources sources;
   std::vector<std::shared_ptr<Disk>> disks;
   for (const std::string& path : request.sources) {
-    const auto image = Image::open(path, request.source_options);
-    for (const std::string& warning : image->warnings()) invocation.warn(warning);
+    const auto image = open_image(invocation, path, request.source_options);
+    warn_of(invocation, *image);
     disks.push_back(request.snapshot ? snapshot_disk(*image, *request.snapshot) : image->disk());
+    check_complete(invocation, request, *image, *disks.back());
     sources.images.push_back(image);
   }
   sources.disk = disks.size() == 1 ? disks[0] : std::make_shared<ConcatDisk>(disks);
   return sources;
 }
 
-// Where a layer's data is, in another file than the layer's own perhaps: the first that its map names.
-const Storage* data_file_of(const Disk& disk) {
-  constexpr size_t extents_at_once = 256;
-  for (GuestOffset at; at.value() < disk.size();) {
-    for (const Extent& extent : disk.map({at, GuestOffset(disk.size()) - at}, extents_at_once)) {
-      if (extent.file != nullptr && extent.depth == 0) return extent.file;
-      at = extent.range.end();
-    }
-  }
-  return nullptr;
-}
-
-// A target that is one of the files read would be lost with its source.
-void refuse_to_overwrite(const Sources& sources, const std::string& target) {
-  const auto refuse_same = [&](const Storage* file) {
-    std::error_code unknown;
-    if (file == nullptr || !std::filesystem::equivalent(file->name(), target, unknown)) return;
-    throw Error(ErrorKind::refused, fmt::format("{}: the target is also a source: it would be overwritten before it is "
-                                                "read",
-                                                printable(target)));
-  };
-  for (const auto& source : sources.images) {
-    for (std::shared_ptr<const Image> image = source; image; image = image->backing()) {
-      refuse_same(&image->storage());
-      refuse_same(data_file_of(*image->disk()));
-    }
-  }
-}
-
 void check_bitmaps(const Invocation& invocation, const ConvertRequest& request, const Image& source) {
-  if (source.format() != Format::qcow2) throw Error(ErrorKind::invalid, "Source lacks bitmap support");
+  if (!source.supports_bitmaps()) throw Error(ErrorKind::invalid, "Source lacks bitmap support");
   for (const BitmapInfo& bitmap : source.bitmaps()) {
     if (!bitmap.in_use) continue;
     const std::string name = printable(bitmap.name);
@@ -85,6 +72,12 @@ void check_bitmaps(const Invocation& invocation, const ConvertRequest& request, 
     }
     invocation.warn(fmt::format("warning: Skipping inconsistent bitmap '{}'", name));
   }
+}
+
+void check_bitmaps_of_target(const Image& target) {
+  if (target.supports_bitmaps()) return;
+  throw Error(ErrorKind::invalid,
+              fmt::format("Format driver '{}' does not support bitmaps", format_name(target.format())));
 }
 
 void copy_bitmaps(const Image& source, Image& target) {
@@ -103,12 +96,15 @@ void copy_bitmaps(const Image& source, Image& target) {
 struct Target {
   std::unique_ptr<NewImage> fresh;
   std::shared_ptr<Image> existing;
+  std::string existing_file;
+  std::shared_ptr<const OpenGate> gate;
   bool reads_as_zeros = false;
 
+  const std::string& file() const { return fresh ? fresh->file() : existing_file; }
   Image& image() const { return fresh ? fresh->image() : *existing; }
 };
 
-ImageCreateOptions read_target_options(const ConvertRequest& request, uint64_t size) try {
+ImageCreateOptions read_target_options(const ConvertRequest& request, uint64_t size) {
   OptionString given(request.create_options);
   ImageCreateOptions options = read_create_options(request.target_format, given);
   options.size = size;
@@ -116,43 +112,53 @@ ImageCreateOptions read_target_options(const ConvertRequest& request, uint64_t s
     throw Error(ErrorKind::invalid, "Compression and preallocation not supported at the same time");
   }
   return options;
-} catch (const Error& error) {
-  throw error.within(printable(request.target));
+}
+
+// What the user names with -B may be opened, wherever it is.
+std::shared_ptr<const OpenGate> target_gate(const Invocation& invocation, const ConvertRequest& request,
+                                            const ImageCreateOptions& options) {
+  if (invocation.as_incumbent || !options.qcow2.backing_file) return request.source_options.gate;
+  std::vector<std::string> trees = invocation.options.values("allow-dir");
+  const std::string path = resolve_name({*options.qcow2.backing_file, request.target, FileRole::backing_file});
+  trees.push_back(std::filesystem::absolute(path).parent_path().string());
+  return std::make_shared<LocalFilesGate>(trees);
 }
 
 Target create_target(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
   ImageCreateOptions options = read_target_options(request, size);
-  // What the user names with -B may be opened.
-  std::vector<std::string> trees = invocation.options.values("allow-dir");
-  if (options.qcow2.backing_file) {
-    const std::string path = resolve_name({*options.qcow2.backing_file, request.target, FileRole::backing_file});
-    trees.push_back(std::filesystem::absolute(path).parent_path().string());
-  }
-  options.gate = std::make_shared<LocalFilesGate>(trees);
+  options.gate = target_gate(invocation, request, options);
   Target target;
-  target.fresh = std::make_unique<NewImage>(request.target, options, request.durable);
+  target.gate = options.gate;
+  try {
+    target.fresh = std::make_unique<NewImage>(request.target, options, request.durable);
+  } catch (const Error& error) {
+    throw without_name(error, request.target)
+        .within(fmt::format("{}: error while converting {}", printable(request.target),
+                            format_name(request.target_format)));
+  }
   for (const std::string& warning : target.fresh->warnings()) invocation.warn(fmt::format("warning: {}", warning));
   target.reads_as_zeros = request.target_format == Format::qcow2 || !target.fresh->storage()->is_block_device();
   return target;
 }
 
-Target open_target(const ConvertRequest& request, uint64_t size) {
+Target open_target(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
   OpenOptions options{.format = request.target_format, .writable = true, .gate = request.source_options.gate};
   Target target;
-  target.existing = Image::open(request.target, options);
+  target.gate = options.gate;
+  target.existing_file = request.target;
+  if (invocation.options.has("target-image-opts")) {
+    const ImageDescription description =
+        told_in_its_words(invocation, request.target, [&] { return parse_image_opts(request.target); });
+    if (description.is_part()) throw Error(ErrorKind::unsupported, "a part of an image cannot be the target");
+    target.existing_file = description.filename;
+    options.format = description.format;
+  }
+  target.existing = open_image_file(invocation, target.existing_file, std::nullopt, options);
   target.reads_as_zeros = request.target_is_zero;
   if (target.existing->disk()->size() < size) {
     throw Error(ErrorKind::invalid, "output file is smaller than input file");
   }
   return target;
-}
-
-// What lies behind the source's end in a larger target becomes zeros, as qemu-img has it; a device keeps it.
-void zero_rest(const ConvertRequest& request, const Target& target, uint64_t size) {
-  Disk& disk = *target.image().disk();
-  if (target.reads_as_zeros || request.has_backing || disk.size() == size) return;
-  if (std::filesystem::is_block_file(request.target)) return;
-  disk.zero({GuestOffset(size), disk.size() - size}, false);
 }
 
 CopyOptions copy_options(const Invocation& invocation, const ConvertRequest& request, Progress& progress) {
@@ -181,23 +187,21 @@ void fill(const ConvertRequest& request, const Disk& source, const Target& targe
   if (image.format() == Format::raw) options.plain_target = &image.storage();
   if (request.has_backing) options.backing_size = image.backing() ? image.backing()->virtual_size() : 0;
   copy_disk(source, *image.disk(), options);
-  zero_rest(request, target, source.size());
 }
 
-void finish(const ConvertRequest& request, const Target& target) {
-  if (target.fresh) return target.fresh->finish();
+void close(const ConvertRequest& request, const Target& target) {
+  if (target.fresh) return target.fresh->close();
   if (request.durable) target.existing->disk()->flush();
   target.existing->close();
 }
 
-void verify(const ConvertRequest& request, const Disk& source, Progress& progress) {
-  OpenOptions options{.format = request.target_format, .gate = request.source_options.gate};
-  if (request.has_backing) options.gate = std::make_shared<LocalFilesGate>(std::vector<std::string>{"/"});
-  const auto written = Image::open(request.target, options);
-  progress.when_interrupted("the target is complete, but was not compared with the source to its end");
+// Before a new image gets its name.
+void verify(const ConvertRequest& request, const Disk& source, const Target& target, Progress& progress) {
+  const auto written = Image::open(target.file(), {.format = target.image().format(), .gate = target.gate});
+  const SliceDisk copy(written->disk(), {GuestOffset(0), source.size()});
   progress.begin(source.size());
   const std::optional<Difference> difference =
-      compare_disks(source, *written->disk(),
+      compare_disks(source, copy,
                     {.threads = request.threads,
                      .first_name = request.sources[0],
                      .second_name = request.target,
@@ -209,13 +213,14 @@ void verify(const ConvertRequest& request, const Disk& source, Progress& progres
   }
 }
 
-void print_json(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
+void print_json(const Invocation& invocation, const ConvertRequest& request, const Target& target, uint64_t size) {
   if (!wants_json(invocation.options)) return;
-  const auto image = Image::open(request.target, {.format = request.target_format, .metadata_only = true});
+  const std::string& file = target.fresh ? request.target : target.existing_file;
+  const auto image = Image::open(file, {.format = target.image().format(), .metadata_only = true});
   nlohmann::json result = image_info_json(*image);
   result["converted-bytes"] = size;
   result["verified"] = request.verify;
-  invocation.io.out << result.dump(4) << '\n';
+  invocation.io.out << qemu_json(result) << '\n';
 }
 
 std::string left_undone(const ConvertRequest& request, bool in_place) {
@@ -240,27 +245,29 @@ int convert(const Invocation& invocation, const ConvertRequest& request) {
   progress.when_interrupted(left_undone(request, false));
   const Sources sources = open_sources(invocation, request);
   const Disk& source = *sources.disk;
-  refuse_to_overwrite(sources, request.target);
+  for (const auto& image : sources.images) refuse_to_overwrite(*image, request.target);
   if (request.bitmaps) check_bitmaps(invocation, request, *sources.images[0]);
 
-  const Target target =
-      request.into_existing ? open_target(request, source.size()) : create_target(invocation, request, source.size());
+  const Target target = request.into_existing ? open_target(invocation, request, source.size())
+                                              : create_target(invocation, request, source.size());
+  if (request.bitmaps) check_bitmaps_of_target(target.image());
   if (target.fresh) progress.when_interrupted(left_undone(request, target.fresh->in_place()));
   progress.begin(source.size());
   fill(request, source, target, copy_options(invocation, request, progress));
   if (request.bitmaps) copy_bitmaps(*sources.images[0], target.image());
   progress.check_interruption();
-  finish(request, target);
-  if (request.verify) verify(request, source, progress);
+  close(request, target);
+  if (request.verify) verify(request, source, target, progress);
+  if (target.fresh) target.fresh->finish();
   progress.finish();
-  print_json(invocation, request, source.size());
+  print_json(invocation, request, target, source.size());
   return 0;
 }
 
 int run_convert(Invocation& invocation) {
   const std::vector<std::string> create_options = invocation.options.values("o");
   if (!create_options.empty() && OptionString(create_options).asks_for_help()) {
-    invocation.io.out << create_options_help(parse_format(invocation.options.value("O").value_or("raw")));
+    invocation.io.out << create_options_help(read_target_format(invocation.options));
     return 0;
   }
   const ConvertRequest request = parse_convert_request(invocation);

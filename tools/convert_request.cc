@@ -4,6 +4,7 @@
 
 #include "src/error.h"
 #include "tools/cache_mode.h"
+#include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/progress.h"
 #include "tools/size_argument.h"
@@ -19,26 +20,20 @@ constexpr uint64_t max_threads = 16;            // qemu-img's coroutines
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 uint64_t read_sparse_size(const std::string& text) {
-  const SizeArgument size = read_size(text);
-  if (size.problem != SizeArgument::Problem::none) {
-    usage_error(
-        "Invalid buffer size for sparse output specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
-        "megabytes, gigabytes, terabytes, petabytes and exabytes.");
-  }
-  if (size.bytes % sector_size != 0 || size.bytes > max_sparse_size) {
-    usage_error(
+  const uint64_t bytes = read_named_size(text, "buffer size for sparse output");
+  if (bytes % sector_size != 0 || bytes > max_sparse_size) {
+    refuse(
         fmt::format("Invalid buffer size for sparse output specified. Valid sizes are multiples of {} up to {}. Select "
                     "0 to disable sparse detection (fully allocates output).",
                     sector_size, max_sparse_size));
   }
-  return size.bytes;
+  return bytes;
 }
 
 unsigned read_threads(const std::string& text) {
   const SizeArgument count = read_number(text);
   if (count.problem != SizeArgument::Problem::none || count.bytes < 1 || count.bytes > max_threads) {
-    usage_error(
-        fmt::format("Invalid number of coroutines. Allowed number of coroutines is between 1 and {}", max_threads));
+    refuse(fmt::format("Invalid number of coroutines. Allowed number of coroutines is between 1 and {}", max_threads));
   }
   return static_cast<unsigned>(count.bytes);
 }
@@ -64,6 +59,10 @@ void check_together(const ParsedOptions& words, const ConvertRequest& request) {
   if (request.copy_in_kernel && words.has("S")) refuse("Cannot enable copy offloading when -S is used");
   if (request.copy_in_kernel && request.compressed) refuse("Cannot enable copy offloading when -c is used");
   if (request.copy_in_kernel && request.salvage) refuse("Cannot use copy offloading in salvaging mode");
+  if (words.has("target-image-opts") && !request.into_existing) {
+    refuse("--target-image-opts requires use of -n flag");
+  }
+  if (words.has("target-image-opts") && words.has("O")) refuse("--target-image-opts and -O are mutually exclusive");
   if (request.target_is_zero && !request.into_existing) refuse("--target-is-zero requires use of -n flag");
   if (request.skip_broken_bitmaps && !request.bitmaps) refuse("Use of --skip-broken-bitmaps requires --bitmaps");
   if (request.into_existing && words.has("o")) refuse("-o has no effect when skipping image creation");
@@ -74,9 +73,6 @@ void check_together(const ParsedOptions& words, const ConvertRequest& request) {
   if (request.sources.size() > 1 && request.snapshot) refuse("No support for concatenating multiple snapshot");
   if (request.target_format == Format::raw && request.compressed) {
     refuse("Compression not supported for this file format");
-  }
-  if (request.target_format == Format::raw && request.bitmaps) {
-    refuse("Format driver 'raw' does not support bitmaps");
   }
   if (!request.to_stream()) return;
   if (request.target_format != Format::raw) refuse("Only a raw disk can be written to the standard output");
@@ -89,7 +85,7 @@ void check_together(const ParsedOptions& words, const ConvertRequest& request) {
 
 std::vector<OptionSpec> convert_options() {
   return join(
-      join(open_options(), progress_options()),
+      join(image_options(), progress_options()),
       {
           {'O', "", "FORMAT", "format of the target: raw or qcow2 (default: raw)"},
           {'o', "", "OPTIONS", "options of the target's format: name=value,... (help lists them)"},
@@ -99,6 +95,7 @@ std::vector<OptionSpec> convert_options() {
           {'l', "", "SNAPSHOT",
            "the source as it was at an internal snapshot: ID, name, or snapshot.id=,snapshot.name="},
           {'n', "", "", "write into a target that exists, instead of creating it"},
+          {0, "target-image-opts", "", "with -n: TARGET is a list of options, as with --image-opts"},
           {0, "target-is-zero", "", "with -n: the target reads as zeros; do not write any"},
           {'S', "", "SIZE", "leave out so many zeros in a row (default 4k); 0: write all, zeros too"},
           {0, "bitmaps", "", "copy the persistent dirty bitmaps of the source's top layer"},
@@ -123,11 +120,11 @@ ConvertRequest parse_convert_request(const Invocation& invocation) {
   ConvertRequest request;
   if (const auto size = words.value("S")) request.sparse_size = read_sparse_size(*size);
   if (const auto count = words.value("m")) request.threads = read_threads(*count);
-  if (const auto rate = words.value("r")) request.bytes_per_second = parse_size(*rate, "rate limit");
-  if (const auto format = words.value("O")) request.target_format = parse_format(*format);
-  if (const auto mode = words.value("T")) check_cache_mode(*mode, "source cache");
+  if (const auto rate = words.value("r")) request.bytes_per_second = read_named_size(*rate, "rate limit");
+  request.target_format = read_target_format(words);
+  check_cache_option(words, "T", "source cache");
   request.durable = wants_durable(invocation);
-  request.source_options = parse_open_options(words);
+  request.source_options = read_image_options(invocation);
   request.snapshot = words.value("l");
   request.into_existing = words.has("n");
   request.target_is_zero = words.has("target-is-zero");
@@ -138,7 +135,7 @@ ConvertRequest parse_convert_request(const Invocation& invocation) {
   request.skip_broken_bitmaps = words.has("skip-broken-bitmaps");
   request.verify = words.has("verify");
   request.create_options = words.values("o");
-  if (invocation.arguments.size() < 2) usage_error("Must specify image file name");
+  if (invocation.arguments.size() < 2) refuse("Must specify image file name");
   request.sources.assign(invocation.arguments.begin(), invocation.arguments.end() - 1);
   request.target = invocation.arguments.back();
   add_backing(words, request);

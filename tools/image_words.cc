@@ -118,6 +118,11 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
   });
 }
 
+void warn_of(const Invocation& invocation, const Image& image) {
+  if (invocation.as_incumbent) return;
+  for (const std::string& warning : image.warnings()) invocation.warn(warning);
+}
+
 ImageDescription describe_image(const Invocation& invocation, const std::string& word) {
   if (invocation.options.has("image-opts")) return parse_image_opts(word);
   ImageDescription description{.filename = word, .format = std::nullopt, .offset = 0, .size = std::nullopt};
@@ -136,18 +141,25 @@ Error without_name(const Error& error, const std::string& name) {
   return {error.kind(), error.errno_value(), message.starts_with(start) ? message.substr(start.size()) : message};
 }
 
-uint64_t read_named_size(std::string_view text, std::string_view what) {
+uint64_t read_named_size(std::string_view text, std::string_view what, SizeRange range) {
   const SizeArgument size = read_size(text);
   if (size.problem == SizeArgument::Problem::malformed) {
     throw WordedError(ErrorKind::invalid,
                       fmt::format("Invalid {} specified. You may use k, M, G, T, P or E suffixes for", what),
                       {"kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."}, true);
   }
-  constexpr auto most = static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
-  if (size.problem == SizeArgument::Problem::too_large || size.bytes > most) {
-    throw Error(ErrorKind::invalid, fmt::format("Invalid {} specified. Must be between 0 and {}.", what, most));
+  if (size.problem == SizeArgument::Problem::too_large || size.bytes < range.least || size.bytes > range.most) {
+    throw Error(ErrorKind::invalid,
+                fmt::format("Invalid {} specified. Must be between {} and {}.", what, range.least, range.most));
   }
   return size.bytes;
+}
+
+Format read_target_format(const ParsedOptions& options) {
+  const std::string name = options.value("O").value_or("raw");
+  const auto format = format_by_name(name);
+  if (!format) throw Error(ErrorKind::invalid, fmt::format("Unknown file format '{}'", printable(name)));
+  return *format;
 }
 
 }  // namespace drydock::cli

@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <limits>
+
 #include "src/error.h"
 #include "tools/cli.h"
 #include "tools/image_opts.h"
@@ -27,6 +29,9 @@ std::shared_ptr<Image> open_image(const Invocation& invocation, const std::strin
 // The same for a file that has its own words: `format` as the user spelt it, nothing to probe.
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
                                        const std::optional<std::string>& format, const OpenOptions& options);
+
+// Tells what is to be told of an opened image. Under the name qemu-img nothing: scripts take words for a failure.
+void warn_of(const Invocation& invocation, const Image& image);
 
 // What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
 // of -f.
@@ -49,7 +54,15 @@ auto told_in_its_words(const Invocation& invocation, const std::string& word, co
   }
 }
 
+struct SizeRange {
+  uint64_t least = 0;
+  uint64_t most = std::numeric_limits<int64_t>::max();
+};
+
 // A size with qemu-img's words for what is none; `what` is "start offset", say.
-uint64_t read_named_size(std::string_view text, std::string_view what);
+uint64_t read_named_size(std::string_view text, std::string_view what, SizeRange range = {});
+
+// -O, raw without it. Throws invalid for a format that is not known.
+Format read_target_format(const ParsedOptions& options);
 
 }  // namespace drydock::cli

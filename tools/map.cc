@@ -56,9 +56,7 @@ int run_map(Invocation& invocation) {
   const uint64_t max_length = limit ? read_named_size(*limit, "max length") : UINT64_MAX;
 
   const auto image = open_image(invocation, invocation.arguments[0], read_image_options(invocation));
-  if (!invocation.as_incumbent) {
-    for (const std::string& warning : image->warnings()) invocation.warn(warning);
-  }
+  warn_of(invocation, *image);
   const auto disk = image->disk();
   const uint64_t first = std::min(start, disk->size());
   const GuestRange range{GuestOffset(first), std::min(max_length, disk->size() - first)};

@@ -6,6 +6,7 @@
 
 #include "src/error.h"
 #include "tools/option_string.h"
+#include "tools/worded_error.h"
 
 namespace drydock::cli {
 
@@ -33,7 +34,8 @@ const SnapshotInfo* find(const std::vector<SnapshotInfo>& snapshots, const std::
   const SnapshotInfo* by_id = find(snapshots, {.id = argument, .name = std::nullopt});
   return by_id != nullptr ? by_id : find(snapshots, {.id = std::nullopt, .name = argument});
 } catch (const Error& error) {
-  throw error.within(fmt::format("Failed in parsing snapshot param '{}'", printable(argument)));
+  throw WordedError(error.kind(), error.what(),
+                    {fmt::format("Failed in parsing snapshot param '{}'", printable(argument))}, true);
 }
 
 }  // namespace
@@ -45,10 +47,7 @@ std::shared_ptr<Disk> snapshot_disk(const Image& image, const std::string& argum
   }
   const std::vector<SnapshotInfo>& snapshots = image.snapshots();
   const SnapshotInfo* found = find(snapshots, argument);
-  if (found == nullptr) {
-    throw Error(ErrorKind::not_found,
-                fmt::format("Failed to load snapshot: Can't find snapshot '{}'", printable(argument)));
-  }
+  if (found == nullptr) throw Error(ErrorKind::not_found, "Failed to load snapshot: Can't find snapshot");
   return image.snapshot_disk(static_cast<size_t>(found - snapshots.data()));
 }
 

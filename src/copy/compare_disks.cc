@@ -30,7 +30,10 @@ std::optional<uint64_t> first_other_sector(size_t size, Same same) {
 class Comparison {
  public:
   Comparison(const Disk& first, const Disk& second, const CompareOptions& options)
-      : first_(first), second_(second), options_(options), feed_(first, second) {}
+      : first_(first),
+        second_(second),
+        options_(options),
+        feed_(first, second, options.states_too ? PairDetail::place : PairDetail::state) {}
 
   std::optional<Difference> run() {
     const unsigned threads = options_.threads == 0 ? default_threads() : options_.threads;
@@ -71,11 +74,18 @@ class Comparison {
   void compare(const PairWork& piece, Buffers& buffers) {
     const Extent& first = piece.first;
     const Extent& second = piece.second;
-    const bool same_state = first.present == second.present && first.zero == second.zero && first.data == second.data;
-    if (options_.states_too && !same_state) return found(piece.range.start, DifferenceKind::state);
+    if (options_.states_too && !same_state(first, second)) return found(piece.range.start, DifferenceKind::state);
     if (first.zero && second.zero) return;
     if (options_.may_share_files && !first.zero && !second.zero) return compare_unshared(piece.range, buffers);
     compare_bytes(piece.range, first.zero, second.zero, buffers);
+  }
+
+  // In all that QEMU's block status tells, where they lie and whether they reach to the end of their disk among it.
+  bool same_state(const Extent& first, const Extent& second) const {
+    const bool first_ends = first.range.end().value() == first_.size();
+    const bool second_ends = second.range.end().value() == second_.size();
+    return first.present == second.present && first.zero == second.zero && first.data == second.data &&
+           (first.file == nullptr) == (second.file == nullptr) && first_ends == second_ends;
   }
 
   void compare_unshared(GuestRange range, Buffers& buffers) {

@@ -18,7 +18,7 @@ namespace drydock {
 
 enum class DifferenceKind {
   content,  // the sectors there differ
-  state,    // the sectors there are in different states: allocated, zeros, data
+  state,    // the sectors there are in different states: allocated, zeros, data, in a place of a file, up to the end
 };
 
 struct Difference {

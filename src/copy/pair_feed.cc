@@ -14,12 +14,17 @@ bool same_state(const Extent& a, const Extent& b) {
   return a.present == b.present && a.zero == b.zero && a.data == b.data;
 }
 
+ExtentCursor cursor(const Disk& disk, PairDetail detail) {
+  if (detail == PairDetail::state) return {disk, same_state, longest_run};
+  return {disk, &Extent::continues_into, UINT64_MAX};
+}
+
 }  // namespace
 
-PairFeed::PairFeed(const Disk& first, const Disk& second)
+PairFeed::PairFeed(const Disk& first, const Disk& second, PairDetail detail)
     : end_(std::max(first.size(), second.size())),
-      first_{first, ExtentCursor(first, same_state, longest_run)},
-      second_{second, ExtentCursor(second, same_state, longest_run)} {}
+      first_{first, cursor(first, detail)},
+      second_{second, cursor(second, detail)} {}
 
 Extent PairFeed::Side::at(GuestOffset offset, GuestOffset end) {
   if (offset.value() < disk.size()) return cursor.at(offset);

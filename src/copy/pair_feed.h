@@ -15,15 +15,20 @@ namespace drydock {
 
 struct PairWork {
   GuestRange range;
-  Extent first;  // what lies there; behind a disk's end: zeros
+  Extent first;  // what lies there, and on behind it; behind a disk's end: zeros
   Extent second;
+};
+
+enum class PairDetail {
+  state,  // neighbours in one state are one extent
+  place,  // but for those that lie in different places
 };
 
 class PairFeed {
  public:
   static constexpr uint64_t chunk = 256 << 10;  // bytes: no piece that has to be read goes over a multiple of it
 
-  PairFeed(const Disk& first, const Disk& second);
+  PairFeed(const Disk& first, const Disk& second, PairDetail detail);
 
   // The next piece, in one state in each disk; nothing behind the end of the larger disk.
   std::optional<PairWork> next();

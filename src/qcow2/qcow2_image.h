@@ -35,6 +35,7 @@ class Qcow2Image final : public Image {
   void apply_snapshot(size_t index) override;
   void delete_snapshot(size_t index) override;
   void resize(uint64_t size, Preallocation preallocation) override;
+  bool supports_bitmaps() const override { return header().version >= 3; }
   std::vector<BitmapInfo> bitmaps() const override;
   void add_bitmap(const std::string& name, std::optional<uint64_t> granularity, bool enabled) override;
   void remove_bitmap(const std::string& name) override;

@@ -103,7 +103,7 @@ std::vector<OptionSpec> convert_options() {
           {0, "salvage", "", "put zeros where the source cannot be read, and go on"},
           {0, "verify", "", "read the target back and compare it with the source"},
           {'C', "", "", "copy plain data within the kernel, without looking for zeros in it"},
-          {'m', "", "N", "so many threads (1 to 16; default: one for each processor)"},
+          {'m', "", "N", "so many threads (1 to 16; default: two for each processor)"},
           {'W', "", "", "taken for the sake of scripts: the target is written out of order anyway"},
           {'r', "", "RATE", "copy at most so many bytes a second"},
           {'t', "", "CACHE", "cache mode: with unsafe, do not wait until the target is durable"},

@@ -10,7 +10,17 @@
 
 namespace drydock {
 
-unsigned default_threads() { return std::max(1U, std::thread::hardware_concurrency()); }
+namespace {
+
+constexpr unsigned enough = 16;  // threads, for their waits to be filled
+constexpr unsigned most = 64;    // so that their buffers, 1 MiB and more for each, stay within 128 MiB
+
+}  // namespace
+
+unsigned default_threads() {
+  const unsigned processors = std::max(1U, std::thread::hardware_concurrency());
+  return std::min(std::max(processors, std::min(2 * processors, enough)), most);
+}
 
 void run_in_parallel(unsigned threads, const std::function<void(const std::atomic<bool>& stop)>& work) {
   std::atomic<bool> stop = false;

@@ -9,7 +9,7 @@
 
 namespace drydock {
 
-// As many as there are processors, at least 1.
+// Two for each processor, so that one that waits for a disk leaves it to the other; from 8 processors on fewer.
 unsigned default_threads();
 
 // Calls `work(stop)` from `threads` threads at once (at least 1; the caller's is one of them) and returns when all have

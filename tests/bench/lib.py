@@ -121,7 +121,7 @@ class Data:
         self.size = size
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def _made(self, name, make):
+    def made(self, name, make):
         path = self.folder / f"{self.size >> 20}M-{name}"
         if not path.exists():
             print(f"# making {path}", file=sys.stderr)
@@ -144,11 +144,11 @@ class Data:
                     file.seek(block * BLOCK)
                     file.write(generator.randbytes(BLOCK // 2) + bytes(BLOCK // 2))
 
-        return self._made("plain.raw", make)
+        return self.made("plain.raw", make)
 
     def _converted(self, name, options):
         raw = self.raw()
-        return self._made(name, lambda path: timed(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, raw,
+        return self.made(name, lambda path: timed(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", *options, raw,
                                                     str(path)]))
 
     def qcow2(self):
@@ -164,7 +164,7 @@ class Data:
         """plain.qcow2 with 30% of its clusters rewritten at random in each of two overlays."""
         below = self.qcow2()
         for layer in (1, 2):
-            below = self._made(f"chain{layer}.qcow2", lambda path: self._overlay(path, below, layer))
+            below = self.made(f"chain{layer}.qcow2", lambda path: self._overlay(path, below, layer))
         return below
 
     def _overlay(self, path, below, seed):

@@ -186,7 +186,7 @@ TEST_F(CopyingVerbs, progress_goes_where_it_is_wanted) {
     const std::string words = verb == "dd" ? "if=" + raw_ + " of=" + target : raw_ + " " + target;
     const Outcome lines =
         run({"sh", "-c", fmt::format("{} {} --progress-fd 3 {} 3>&1", test::drydock_program(), verb, words)});
-    const std::string last = lines.out.substr(lines.out.rfind("\n", lines.out.size() - 2) + 1);
+    const std::string last = lines.out.substr(lines.out.rfind('\n', lines.out.size() - 2) + 1);
     EXPECT_EQ(nlohmann::json::parse(last)["state"], "finished") << lines.out;
     EXPECT_EQ(nlohmann::json::parse(last)["done"], 12 << 20);
   }

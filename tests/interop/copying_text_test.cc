@@ -12,7 +12,6 @@ namespace drydock {
 namespace {
 
 using test::good_images;
-using test::Line;
 using Words = std::vector<std::string>;
 
 Words split(const std::string& text) {

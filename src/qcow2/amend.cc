@@ -19,15 +19,14 @@ constexpr uint64_t version_2_refcount_bits = 16;
 [[noreturn]] void unsupported(const std::string& message) { throw Error(ErrorKind::unsupported, message); }
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
+// `refcount_bits` are those that the image has by then.
 void check_downgrade(const Header& header, uint64_t refcount_bits) {
+  if (refcount_bits != version_2_refcount_bits) invalid("compat=0.10 requires refcount_bits=16");
   if (header.has_data_file()) unsupported("Cannot downgrade an image with a data file");
   if (const uint64_t features = header.incompatible_features & ~incompatible::dirty; features != 0) {
     unsupported(fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
   }
   if (header.bitmaps) unsupported("Cannot downgrade an image with persistent dirty bitmaps; remove them first");
-  if (refcount_bits != version_2_refcount_bits) {
-    invalid("Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)");
-  }
 }
 
 void set_features(Storage& storage, const AmendOptions& options) {
@@ -61,7 +60,7 @@ void check_amend_options(const Header& header, const AmendOptions& options) {
   if (options.data_file && options.data_file->size() > max_data_file_name_bytes) {
     invalid(fmt::format("the data file's name has at most {} bytes", max_data_file_name_bytes));
   }
-  if (version < 3 && bits != version_2_refcount_bits) {
+  if (version < 3 && options.refcount_bits && bits != version_2_refcount_bits) {
     invalid("Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)");
   }
   if (version < 3 && options.lazy_refcounts.value_or(false)) {
@@ -98,6 +97,7 @@ void downgrade(Storage& storage) {
   const Header header = read_header(storage);
   if (header.version < 3) return;
   check_downgrade(header, header.refcount_bits());
+  if (header.is(incompatible::dirty)) unsupported("Cannot downgrade an image that was not closed cleanly");
   HeaderRewrite rewrite(storage);
   rewrite.set_version(2);
   rewrite.store();

@@ -50,6 +50,7 @@ HeaderRewrite::HeaderRewrite(Storage& storage) : storage_(storage) {
   fields_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(length));
   old_start_.assign(cluster.begin(), cluster.begin() + static_cast<std::ptrdiff_t>(sector_size));
   const uint64_t limit = name_offset != 0 ? name_offset : cluster_size_;
+  uint64_t filler_end = 0;
   uint64_t offset = length;
   while (offset + extension_header_bytes <= limit) {
     const auto type = load_be<uint32_t>(cluster, offset);
@@ -57,10 +58,15 @@ HeaderRewrite::HeaderRewrite(Storage& storage) : storage_(storage) {
     offset += extension_header_bytes;
     if (type == extension::end) break;
     const auto data = std::span(cluster).subspan(offset, size);
+    if (type == filler_type && extensions_.empty()) filler_end = offset + size;
     if (type != retired_type && type != filler_type) extensions_.push_back({type, {data.begin(), data.end()}});
     offset += round_up(size, extension_alignment);
   }
-  used_end_ = std::max(offset, name_offset + (backing_name_ ? backing_name_->size() : 0));
+  extensions_end_ = offset;
+  name_start_ = name_offset;
+  name_end_ = name_offset + (backing_name_ ? backing_name_->size() : 0);
+  // Where another program has moved the filler, it no longer says what is free.
+  if (filler_end != 0 && encode().size() <= filler_end) tidied_ = encode();
 }
 
 void HeaderRewrite::set_extension(uint32_t type, const std::optional<std::string>& text) {
@@ -111,6 +117,36 @@ std::vector<std::byte> HeaderRewrite::first_part(uint64_t name_offset) const {
   return bytes;
 }
 
+std::vector<std::byte> HeaderRewrite::encode() const {
+  uint64_t name_at = 0;
+  const std::vector<std::byte> tail = encode_tail(name_at);
+  std::vector<std::byte> whole = first_part(fields_.size() + name_at);
+  append(whole, tail);
+  return whole;
+}
+
+// The end of a change that was interrupted behind step 2: without it there may be no room for another one.
+void HeaderRewrite::finish_last_change() {
+  if (tidied_.size() <= sector_size) return;
+  storage_.write(HostOffset(sector_size), std::span(tidied_).subspan(sector_size));
+  storage_.flush();
+  old_start_.assign(tidied_.begin(), tidied_.begin() + static_cast<std::ptrdiff_t>(sector_size));
+  storage_.write(HostOffset(0), old_start_);
+  storage_.flush();
+  extensions_end_ = name_start_ = name_end_ = tidied_.size();
+}
+
+// Clear of what the old header uses, whose name may lie anywhere, and of where the new one will lie.
+uint64_t HeaderRewrite::find_room(uint64_t whole_bytes, uint64_t tail_bytes) const {
+  uint64_t place = round_up(std::max(extensions_end_, whole_bytes), sector_size);
+  if (place < name_end_ && name_start_ < place + tail_bytes) place = round_up(name_end_, sector_size);
+  if (place + tail_bytes <= cluster_size_) return place;
+  throw Error(ErrorKind::no_space,
+              fmt::format("{}: the header cannot be changed safely: its cluster of {} bytes has no room for the old "
+                          "and the new at once",
+                          printable(storage_.name()), cluster_size_));
+}
+
 void HeaderRewrite::write_start(std::vector<std::byte> bytes) {
   bytes.resize(sector_size);
   storage_.write(HostOffset(0), bytes);
@@ -118,10 +154,7 @@ void HeaderRewrite::write_start(std::vector<std::byte> bytes) {
 }
 
 void HeaderRewrite::store() try {
-  uint64_t name_at = 0;
-  const std::vector<std::byte> tail = encode_tail(name_at);
-  std::vector<std::byte> whole = first_part(fields_.size() + name_at);
-  append(whole, tail);
+  std::vector<std::byte> whole = encode();
   if (whole.size() > cluster_size_) {
     throw Error(ErrorKind::no_space,
                 fmt::format("{}: the header needs {} bytes, and its cluster has {}; a shorter name of the backing file "
@@ -129,13 +162,16 @@ void HeaderRewrite::store() try {
                             printable(storage_.name()), whole.size(), cluster_size_));
   }
   if (whole.size() <= sector_size) return write_start(std::move(whole));
-  const uint64_t aside = round_up(std::max<uint64_t>(used_end_, whole.size()), sector_size);
-  if (aside + tail.size() > cluster_size_) {
-    throw Error(ErrorKind::no_space,
-                fmt::format("{}: the header cannot be changed safely: its cluster of {} bytes has no room for the old "
-                            "and the new at once",
-                            printable(storage_.name()), cluster_size_));
+  if (fields_.size() + extension_header_bytes > sector_size) {
+    throw Error(
+        ErrorKind::unsupported,
+        fmt::format("{}: the header's fields take {} bytes, and what is changed at once has {}; it was not changed",
+                    printable(storage_.name()), fields_.size(), sector_size));
   }
+  finish_last_change();
+  uint64_t name_at = 0;
+  const std::vector<std::byte> tail = encode_tail(name_at);
+  const uint64_t aside = find_room(whole.size(), tail.size());
   storage_.write(HostOffset(aside), tail);
   storage_.flush();
   std::vector<std::byte> start = first_part(aside + name_at);

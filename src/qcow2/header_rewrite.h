@@ -50,6 +50,10 @@ class HeaderRewrite {
   void set_extension(uint32_t type, const std::optional<std::string>& text);
   // Extensions, their end, and the name; where in it the name begins.
   std::vector<std::byte> encode_tail(uint64_t& name_at) const;
+  // All of it, where it belongs.
+  std::vector<std::byte> encode() const;
+  void finish_last_change();
+  uint64_t find_room(uint64_t whole_bytes, uint64_t tail_bytes) const;
   std::vector<std::byte> first_part(uint64_t name_offset) const;
   void write_start(std::vector<std::byte> bytes);
   void tidy(const std::vector<std::byte>& whole);
@@ -57,8 +61,11 @@ class HeaderRewrite {
   Storage& storage_;
   uint64_t cluster_size_ = 0;
   std::vector<std::byte> old_start_;  // the first sector as it was
-  uint64_t used_end_ = 0;             // of what the old header uses
-  std::vector<std::byte> fields_;     // up to where the extensions begin
+  uint64_t extensions_end_ = 0;       // of the old header
+  uint64_t name_start_ = 0;           // of the old backing file's name
+  uint64_t name_end_ = 0;
+  std::vector<std::byte> tidied_;  // the old header after steps 3 and 4, where it still lacks them
+  std::vector<std::byte> fields_;  // up to where the extensions begin
   std::vector<Extension> extensions_;
   std::optional<std::string> backing_name_;
 };

@@ -39,7 +39,7 @@ void Qcow2Image::change_backing_file(const std::optional<std::string>& name, con
   if (!storage.writable()) {
     throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
   }
-  check_not_corrupt();
+  prepare_for_writing();
   if (writable_disk_) {
     writable_disk_->exclusively([&] { store_backing_file(storage, name, format); });
   } else {

@@ -34,6 +34,7 @@ struct OpenOptions {
   bool writable = false;
   bool scratch = false;              // with `writable`: changes go to a private file, and are gone with the image
   bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
+  bool without_backing = false;      // the backing file stays closed: what it holds reads as zeros. For bitmaps.
   bool metadata_only = false;        // opens no second file, reads no table; disk() then throws. For `info`.
   uint64_t metadata_cache_size = default_metadata_cache_size;
   std::shared_ptr<const OpenGate> gate;  // null: LocalFilesGate without further trees
@@ -87,7 +88,8 @@ class Image {
   // The active disk becomes what it was when snapshots()[index] was taken, its size included.
   virtual void apply_snapshot(size_t index);
   virtual void delete_snapshot(size_t index);
-  // `size`: bytes, a multiple of 512. What is new reads as zeros. Making a disk smaller throws away what lies behind.
+  // `size`: bytes; of qcow2 a multiple of 512, of raw what the file is to have. What is new reads as zeros. Making a
+  // disk smaller throws away what lies behind.
   virtual void resize(uint64_t size, Preallocation preallocation) = 0;
 
   // ---- Persistent dirty bitmaps. Those that record ("automatic") learn of every change of the disk. One that is not

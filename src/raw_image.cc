@@ -6,6 +6,12 @@
 
 namespace drydock {
 
+namespace {
+
+constexpr uint64_t sector_size = 512;
+
+}  // namespace
+
 RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(storage), disk_(std::make_shared<RawDisk>(std::move(storage), origin)) {}
 
@@ -24,7 +30,7 @@ void RawImage::resize(uint64_t size, Preallocation preallocation) {
     storage_->truncate(size);
   }
   storage_->flush();
-  disk_->set_size(size);
+  disk_->set_size(round_up(size, sector_size));
 }
 
 }  // namespace drydock

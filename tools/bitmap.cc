@@ -69,12 +69,14 @@ int run_bitmap(Invocation& invocation) {
   wants_json(invocation.options);
   OpenOptions options = read_image_options(invocation);
   options.writable = true;
+  options.without_backing = true;
   Session session{.target = open_image(invocation, invocation.arguments[0], options),
                   .source = nullptr,
                   .bitmap = invocation.arguments[1],
                   .granularity = std::nullopt};
   session.source = invocation.options.has("source-file") ? open_source(invocation, options) : session.target;
-  if (const auto size = invocation.options.value("granularity")) session.granularity = parse_size(*size, "-g");
+  if (const auto size = invocation.options.value("granularity"))
+    session.granularity = read_named_size(*size, "granularity");
 
   for (const ParsedOptions::Given& given : invocation.options.in_order()) {
     const Operation* operation = operation_of(given);

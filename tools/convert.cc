@@ -267,7 +267,7 @@ int convert(const Invocation& invocation, const ConvertRequest& request) {
 int run_convert(Invocation& invocation) {
   const std::vector<std::string> create_options = invocation.options.values("o");
   if (!create_options.empty() && OptionString(create_options).asks_for_help()) {
-    invocation.io.out << create_options_help(read_target_format(invocation.options));
+    invocation.io.out << create_options_help(read_target_format(invocation.options), !invocation.arguments.empty());
     return 0;
   }
   const ConvertRequest request = parse_convert_request(invocation);

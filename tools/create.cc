@@ -65,7 +65,7 @@ int run_create(Invocation& invocation) {
   const Format format = format_of(invocation);
   OptionString given(invocation.options.values("options"));
   if (given.asks_for_help()) {
-    invocation.io.out << create_options_help(format);
+    invocation.io.out << create_options_help(format, !invocation.arguments.empty());
     return 0;
   }
   if (invocation.arguments.empty()) usage_error("Expecting image file name");

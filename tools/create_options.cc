@@ -89,7 +89,18 @@ std::string shown_value(const OptionRow& row, const OptionString& given) {
 
 }  // namespace
 
-std::string create_options_help(Format format) { return "Supported options:\n" + option_help(rows_of(format)); }
+std::string create_options_help(Format format, bool names_file) {
+  std::vector<OptionRow> rows = rows_of(format);
+  if (names_file) return "Supported options:\n" + option_help(rows);
+  std::erase_if(rows, [&](const OptionRow& row) {
+    return row.name == "nocow" || row.name == "extent_size_hint" ||
+           (format == Format::raw && row.name == "preallocation");
+  });
+  return fmt::format(
+      "Supported {} options:\n{}\nThe protocol level may support further options.\n"
+      "Specify the target filename to include those options.\n",
+      format_name(format), option_help(rows));
+}
 
 ImageCreateOptions read_create_options(Format format, OptionString& given) {
   given.check(rows_of(format));

@@ -12,8 +12,8 @@
 
 namespace drydock::cli {
 
-// The text of -o help: what images of `format` can be created with.
-std::string create_options_help(Format format);
+// The text of -o help: what images of `format` can be created with. While no file is named, those of the format alone.
+std::string create_options_help(Format format, bool names_file);
 
 // Checks `given` against the options of `format`. Throws invalid for names and values that it does not have; whether
 // they go together is for create_image() to say. The caller may change what it likes in the result.

@@ -112,6 +112,7 @@ std::shared_ptr<Image> open_image(const Invocation& invocation, const std::strin
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
                                        const std::optional<std::string>& format, const OpenOptions& options) {
   return told_in_its_words(invocation, path, [&] {
+    if (path.empty()) throw Error(ErrorKind::invalid, "The 'file' block driver requires a file name");
     OpenOptions complete = options;
     if (format) complete.format = format_named(invocation, *format);
     return open_file(invocation, path, complete);

@@ -2,10 +2,14 @@
 //
 // drydock resize: make an image's disk larger or smaller, as qemu-img resize does.
 
+#include <algorithm>
+#include <limits>
+
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
+#include "tools/progress.h"
 #include "tools/qemu_json.h"
 #include "tools/size_argument.h"
 #include "tools/worded_error.h"
@@ -14,7 +18,7 @@ namespace drydock::cli {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
+constexpr uint64_t step_bytes = 256 << 20;  // of preallocation, between two looks at whether to go on
 
 uint64_t read_amount(const std::string& text) {
   const SizeArgument size = read_size(text);
@@ -32,7 +36,8 @@ uint64_t new_size(const std::string& text, uint64_t old_size) {
   std::optional<uint64_t> size = amount;
   if (text.starts_with('+')) size = checked_add(old_size, amount);
   if (text.starts_with('-')) size = amount < old_size ? std::optional(old_size - amount) : std::nullopt;
-  if (!size || *size == 0) throw Error(ErrorKind::invalid, "New image size must be positive");
+  if (!size || *size == 0 || *size > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+    throw Error(ErrorKind::invalid, "New image size must be positive");
   return *size;
 }
 
@@ -42,6 +47,38 @@ Preallocation parse_preallocation(const ParsedOptions& options) {
   const auto mode = preallocation_by_name(*word);
   if (!mode) throw Error(ErrorKind::invalid, fmt::format("Invalid preallocation mode '{}'", printable(*word)));
   return *mode;
+}
+
+// As a whole or not at all, though in steps.
+void grow_step_by_step(Progress& progress, Image& image, uint64_t size, Preallocation preallocation) {
+  const uint64_t old_size = image.virtual_size();
+  try {
+    for (uint64_t at = old_size; at < size;) {
+      const uint64_t next = std::min(size, round_down(at, step_bytes) + step_bytes);
+      image.resize(next, preallocation);
+      progress.advance(next - at);
+      at = next;
+    }
+  } catch (const Error&) {
+    if (image.virtual_size() != old_size) image.resize(old_size, Preallocation::off);
+    throw;
+  }
+}
+
+void change_size(const Invocation& invocation, Image& image, uint64_t size, Preallocation preallocation) try {
+  const uint64_t old_size = image.virtual_size();
+  Progress progress(invocation);
+  progress.when_interrupted("the image has its old size");
+  progress.begin(size > old_size ? size - old_size : 0);
+  if (size > old_size && preallocation != Preallocation::off) {
+    grow_step_by_step(progress, image, size, preallocation);
+  } else {
+    image.resize(size, preallocation);
+  }
+  image.close();
+  progress.finish();
+} catch (const Error& error) {
+  throw invocation.as_incumbent ? without_name(error, image.path()) : error;
 }
 
 int run_resize(Invocation& invocation) {
@@ -63,8 +100,7 @@ int run_resize(Invocation& invocation) {
   if (size < old_size && preallocation != Preallocation::off) {
     throw Error(ErrorKind::invalid, "Preallocation can only be used for growing images");
   }
-  image->resize(round_up(size, sector_size), preallocation);
-  image->close();
+  change_size(invocation, *image, size, preallocation);
   if (wants_json(invocation.options)) {
     const nlohmann::json result{
         {"filename", printable(image->path())}, {"old-size", old_size}, {"virtual-size", image->virtual_size()}};
@@ -84,13 +120,14 @@ const Command& resize_command() {
       .summary = "make an image's disk larger or smaller",
       .synopsis = "[OPTION...] IMAGE [+|-]SIZE",
       .incumbent = "",
-      .options = join(image_options(),
-                      {
-                          {0, "shrink", "", "let the disk become smaller: what lies behind its new end is lost"},
-                          {0, "preallocation", "MODE", "of the new part: off (default), metadata, falloc or full"},
-                          {'q', "quiet", "", "print nothing but errors"},
-                          output_option(),
-                      }),
+      .options = join(join(image_options(),
+                           {
+                               {0, "shrink", "", "let the disk become smaller: what lies behind its new end is lost"},
+                               {0, "preallocation", "MODE", "of the new part: off (default), metadata, falloc or full"},
+                               {'q', "quiet", "", "print nothing but errors"},
+                               output_option(),
+                           }),
+                      progress_options()),
       .run = run_resize,
       .last_word_may_be_negative = true,
   };

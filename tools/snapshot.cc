@@ -17,10 +17,10 @@ namespace drydock::cli {
 
 namespace {
 
-enum class Action { list, apply, create, remove };
+enum class Action { none, list, apply, create, remove };
 
 struct Request {
-  Action action = Action::list;
+  Action action = Action::none;
   std::string name;
 };
 
@@ -70,19 +70,27 @@ void list(const Invocation& invocation, const Image& image) {
   }
 }
 
+void create(Image& image, const std::string& name) try { image.create_snapshot(name); } catch (const Error& error) {
+  throw without_name(error, image.path()).within(fmt::format("Could not create snapshot '{}'", printable(name)));
+}
+
 int run_snapshot(Invocation& invocation) {
-  const Request request = parse_request(invocation.options);
+  Request request = parse_request(invocation.options);
+  // qemu-img then opens the image and does nothing.
+  if (request.action == Action::none && !invocation.as_incumbent) request.action = Action::list;
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   OpenOptions options = read_image_options(invocation);
-  options.writable = request.action != Action::list;
-  options.metadata_only = request.action == Action::list;
+  options.writable = request.action > Action::list;
+  options.metadata_only = !options.writable;
   const auto image = open_image(invocation, invocation.arguments[0], options);
   switch (request.action) {
+    case Action::none:
+      return 0;
     case Action::list:
       list(invocation, *image);
       return 0;
     case Action::create:
-      image->create_snapshot(request.name);
+      create(*image, request.name);
       break;
     case Action::apply:
       image->apply_snapshot(find_snapshot(*image, request));
@@ -91,6 +99,7 @@ int run_snapshot(Invocation& invocation) {
       image->delete_snapshot(find_snapshot(*image, request));
       break;
   }
+  if (wants_json(invocation.options)) list(invocation, *image);
   image->close();
   return 0;
 }

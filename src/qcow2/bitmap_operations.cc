@@ -95,9 +95,8 @@ void BitmapStore::merge(std::string_view target, const DirtyBitmap& source) {
     Bitmap& bitmap = find_usable(target);
     if (source.disk_size() != disk_size_) {
       fail(ErrorKind::invalid,
-           fmt::format(
-               "Bitmaps are of different sizes (destination size is {} and source size is {}) and can't be merged",
-               disk_size_, source.disk_size()));
+           fmt::format("Bitmaps are of different sizes (destination size is {}, source size is {}) and can't be merged",
+                       disk_size_, source.disk_size()));
     }
     auto merged = std::make_shared<DirtyBitmap>(disk_size_, bitmap.entry.granularity_bits);
     merged->merge(*bitmap.bits);

@@ -144,7 +144,7 @@ void Qcow2Image::open_data_file(const Chain& chain) {
 }
 
 void Qcow2Image::open_backing(Chain& chain) {
-  if (!header().backing_file) return;
+  if (!header().backing_file || chain.options.without_backing) return;
   const FileReference reference{*header().backing_file, path(), FileRole::backing_file};
   std::optional<Format> format = chain.options.backing_format;
   if (header().backing_format) {

@@ -161,16 +161,16 @@ void Qcow2Image::drop_snapshot_table(ImageRewrite& rewrite) const {
 void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
   WritableDisk& disk = writable_disk();
   if (size % sector_size != 0) {
-    throw Error(ErrorKind::usage, fmt::format("{}: The new size must be a multiple of 512", printable(path())));
+    throw Error(ErrorKind::invalid, fmt::format("{}: The new size must be a multiple of 512", printable(path())));
   }
   if (size > max_l1_table_bytes / sizeof(uint64_t) * header().l2_coverage()) {
-    throw Error(ErrorKind::usage, fmt::format("{}: a disk of {} bytes is too large for clusters of {} bytes",
-                                              printable(path()), size, header().cluster_size()));
+    throw Error(ErrorKind::invalid, fmt::format("{}: a disk of {} bytes is too large for clusters of {} bytes",
+                                                printable(path()), size, header().cluster_size()));
   }
   // Of these snapshots none need say how large its disk is: they take the image's size.
   if (header().version < 3 && !snapshots_.empty()) {
     throw Error(ErrorKind::unsupported,
-                fmt::format("{}: Can't resize a version 2 image which has snapshots", printable(path())));
+                fmt::format("{}: Can't resize a v2 image which has snapshots", printable(path())));
   }
   if (size == disk.size()) return;
   // No cluster of these images hides what is below it and reads as zeros.

@@ -94,6 +94,13 @@ std::vector<std::string> holders(const FileStorage& file) {
   return found;
 }
 
+[[noreturn]] void throw_busy(const FileStorage& file, std::string_view consequence) {
+  const std::vector<std::string> names = holders(file);
+  throw Error(ErrorKind::busy,
+              fmt::format("{}: the image is in use by {}; {}", printable(file.name()),
+                          names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", ")), consequence));
+}
+
 }  // namespace
 
 void lock_for_writing(const FileStorage& file) {
@@ -102,11 +109,16 @@ void lock_for_writing(const FileStorage& file) {
   const bool refused =
       std::ranges::any_of(used, [&](int permission) { return held_by_others(file, not_shared_base + permission); }) ||
       std::ranges::any_of(not_shared, [&](int permission) { return held_by_others(file, used_base + permission); });
-  if (!refused) return;
-  const std::vector<std::string> names = holders(file);
-  throw Error(ErrorKind::busy,
-              fmt::format("{}: the image is in use by {}; it can be opened for reading only", printable(file.name()),
-                          names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", "))));
+  if (refused) throw_busy(file, "it can be opened for reading only");
+}
+
+void lock_against_writers(const FileStorage& file) {
+  take(file, used_base + consistent_read);
+  for (const int permission : not_shared) take(file, not_shared_base + permission);
+  const bool refused =
+      held_by_others(file, not_shared_base + consistent_read) ||
+      std::ranges::any_of(not_shared, [&](int permission) { return held_by_others(file, used_base + permission); });
+  if (refused) throw_busy(file, "what it holds may change meanwhile");
 }
 
 }  // namespace drydock

@@ -16,4 +16,8 @@ namespace drydock {
 // Throws busy where another process reads (and minds) or writes the image; the message names it where /proc tells.
 void lock_for_writing(const FileStorage& file);
 
+// Takes the locks of a program that reads an image and wants nobody to write to it meanwhile, on the descriptor of
+// `file`. For work on one image that rests on what is in another. Throws busy where another process writes it.
+void lock_against_writers(const FileStorage& file);
+
 }  // namespace drydock

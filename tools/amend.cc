@@ -42,7 +42,7 @@ const std::vector<OptionRow>& amend_rows() {
 void refuse_what_only_creation_has(const OptionString& given) {
   constexpr std::array names{"cluster_size", "extended_l2", "preallocation", "compression_type", "encryption"};
   for (const auto& [name, value] : given.words()) {
-    if (std::ranges::find(names, name) == names.end()) continue;
+    if (std::ranges::find(names, name) == names.end() && !name.starts_with("encrypt.")) continue;
     throw WordedError(ErrorKind::invalid, fmt::format("Invalid parameter '{}'", name),
                       {"This option is only supported for image creation"}, false);
   }
@@ -160,10 +160,12 @@ int run_amend(Invocation& invocation) {
     return 0;
   }
   amendment.check();
-  {
+  try {
     Progress progress(invocation);
     progress.when_interrupted("the image is sound, some options are changed; run it again");
     amendment.make(progress);
+  } catch (const Error& error) {
+    throw invocation.as_incumbent ? without_name(error, word) : error;
   }
   if (json) {
     OpenOptions reading;

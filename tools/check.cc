@@ -11,6 +11,7 @@
 #include "src/qcow2/undo_restore.h"
 #include "tools/cache_mode.h"
 #include "tools/check_output.h"
+#include "tools/check_progress.h"
 #include "tools/commands.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
@@ -67,8 +68,12 @@ std::string json_text(const Invocation& invocation, nlohmann::json object) {
   return qemu_json(object) + "\n";
 }
 
-int check_only(const Invocation& invocation, const std::string& path, const Storage& image) {
-  const qcow2::CheckResult result = qcow2::check(image);
+int check_only(const Invocation& invocation, const std::string& path, Storage& image) {
+  Progress progress(invocation);
+  progress.begin(bytes_to_check(image));
+  const qcow2::CheckResult result = qcow2::check(CountedReads(image, progress, Interruption::ends_reading));
+  progress.check_interruption();  // what was found for want of reading is no finding
+  progress.finish();
   const bool json_output = wants_json(invocation.options);
   if (!json_output || result.failure) print_findings(result, invocation.io.err);
   if (!result.failure && !invocation.options.has("quiet")) {
@@ -90,7 +95,12 @@ int check_and_repair(const Invocation& invocation, const std::string& path, File
   const qcow2::RepairOptions options{.mode = parse_repair(*invocation.options.value("repair")),
                                      .can_grow = !image.is_block_device()};
   const auto undo = invocation.options.value("undo");
-  const qcow2::RepairOutcome outcome = undo ? repair_with_undo(image, options, *undo) : qcow2::repair(image, options);
+  Progress progress(invocation);
+  progress.begin(2 * bytes_to_check(image));  // before and after
+  CountedReads counted(image, progress, Interruption::waits);
+  const qcow2::RepairOutcome outcome =
+      undo ? repair_with_undo(counted, options, *undo) : qcow2::repair(counted, options);
+  progress.finish();
   const bool json_output = wants_json(invocation.options);
   if (!json_output || outcome.after.failure) print_findings(outcome.before, invocation.io.err);
   if (!outcome.after.failure && !invocation.options.has("quiet")) {
@@ -151,7 +161,7 @@ const Command& check_command() {
       .summary = "find damage and lost space in a qcow2 image, and repair it",
       .synopsis = "[OPTION...] IMAGE",
       .incumbent = "",
-      .options =
+      .options = join(
           {
               {'f', "format", "FORMAT", "format of the image: raw or qcow2 (default: found from its contents)"},
               {'r', "repair", "leaks|all", "repair lost space, or all that can be repaired without guessing"},
@@ -164,6 +174,7 @@ const Command& check_command() {
               force_share_option(),
               {'T', "", "CACHE", "cache mode of qemu-img; taken for the sake of scripts"},
           },
+          progress_options()),
       .run = run_check,
   };
   return command;

@@ -99,6 +99,8 @@ int run_commit(Invocation& invocation) {
     Progress progress(invocation);
     progress.when_interrupted("the image still has all of its data, its base a part of that; run it again");
     progress.begin(top->virtual_size());
+    warn_of_snapshots(invocation, *top);
+    lock_layers(invocation, chain[1], chain[depth].get());
     const auto base = open_base(chain, depth, options);
     write_into(progress, limit, *top, depth, *base);
     if (!keep) dynamic_cast<qcow2::Qcow2Image&>(*top).make_empty();

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "src/error.h"
+#include "src/image_lock.h"
 #include "src/image_part.h"
 #include "tools/image_opts.h"
 #include "tools/size_argument.h"
@@ -122,6 +123,20 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
 void warn_of(const Invocation& invocation, const Image& image) {
   if (invocation.as_incumbent) return;
   for (const std::string& warning : image.warnings()) invocation.warn(warning);
+}
+
+void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end) {
+  if (invocation.options.has("force-share")) return;
+  for (; layer && layer.get() != end; layer = layer->backing()) {
+    if (const auto* file = dynamic_cast<const FileStorage*>(&layer->storage())) lock_against_writers(*file);
+  }
+}
+
+void warn_of_snapshots(const Invocation& invocation, const Image& image) {
+  if (invocation.as_incumbent || image.snapshots().empty()) return;
+  invocation.warn(
+      "warning: the image has internal snapshots: where these hold nothing themselves, they show from now on what the "
+      "backing file then has");
 }
 
 ImageDescription describe_image(const Invocation& invocation, const std::string& word) {

@@ -32,6 +32,13 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
 
 // Tells what is to be told of an opened image. Under the name qemu-img nothing: scripts take words for a failure.
 void warn_of(const Invocation& invocation, const Image& image);
+// Sees to it that nobody writes to `layer` and what is below it, down to `end` (null: to the chain's end), while they
+// are open; not with -U. Throws busy. For work whose result rests on what they hold.
+void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end = nullptr);
+
+// What is below an image with internal snapshots is about to change for them too, and they cannot take in what they
+// need. Not under the name qemu-img, which says nothing.
+void warn_of_snapshots(const Invocation& invocation, const Image& image);
 
 // What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
 // of -f.

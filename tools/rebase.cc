@@ -116,6 +116,9 @@ void rebase_safely(const Invocation& invocation, const Request& request, OpenOpt
   check_format(request);
   const auto below = open_new_backing(request, options);
   check_no_loop(overlay, below.get());
+  warn_of_snapshots(invocation, overlay);
+  lock_layers(invocation, image->backing());
+  lock_layers(invocation, below);
   take_in(invocation, request, overlay, below.get());
   image->close();
 }

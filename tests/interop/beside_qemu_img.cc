@@ -70,6 +70,7 @@ void expect_the_same_image(const std::string& image, const Line& line) {
 ImageFolder::ImageFolder() : previous_(fs::current_path()) {
   fs::current_path(dir_.path());
   make();
+  make_overlays();
   make_broken();
 }
 
@@ -136,6 +137,18 @@ void ImageFolder::make() const {
   qemu_io("large.qcow2", {"write -P 4 5M 64k"});
 }
 
+// Over base.qcow2 and disk.raw.
+void ImageFolder::make_overlays() const {
+  create("over_v2.qcow2", "compat=0.10,backing_file=base.qcow2,backing_fmt=qcow2", "6M");
+  qemu_io("over_v2.qcow2", {"write -P 3 5M 256k"});
+  create("over_ext.qcow2", "extended_l2=on,backing_file=base.qcow2,backing_fmt=qcow2", "6M");
+  qemu_io("over_ext.qcow2", {"write -P 3 5M 6k", "write -z 1M 4k"});
+  create("over_raw.qcow2", "backing_file=disk.raw,backing_fmt=raw", "4M");
+  qemu_io("over_raw.qcow2", {"write -P 6 2M 2M"});
+  create("old_snapshot.qcow2", "compat=0.10", "4M");
+  run_ok({"qemu-img", "snapshot", "-c", "old", "old_snapshot.qcow2"});
+}
+
 void ImageFolder::make_broken() const {
   write_file("empty", std::string());
   patch("plain.qcow2", "version.qcow2", 4, std::string("\0\0\0\x09", 4));
@@ -148,11 +161,12 @@ void ImageFolder::make_broken() const {
 }
 
 const std::vector<std::string> good_images{
-    "plain.qcow2",   "small.qcow2",   "extended.qcow2",     "old.qcow2",        "lazy.qcow2",   "data.qcow2",
-    "base.qcow2",    "middle.qcow2",  "top.qcow2",          "snapshots.qcow2",  "disk.raw",     "odd.raw",
-    "bitmaps.qcow2", "orphan.qcow2",  "folder/over.qcow2",  "compressed.qcow2", "empty",        "dirty.qcow2",
-    "corrupt.qcow2", "none.qcow2",    "odd.qcow2",          "metadata.qcow2",   "falloc.qcow2", "full.qcow2",
-    "large.qcow2",   "./plain.qcow2", "folder/../top.qcow2"};
+    "plain.qcow2",       "small.qcow2",   "extended.qcow2",      "old.qcow2",        "lazy.qcow2",     "data.qcow2",
+    "base.qcow2",        "middle.qcow2",  "top.qcow2",           "snapshots.qcow2",  "disk.raw",       "odd.raw",
+    "bitmaps.qcow2",     "orphan.qcow2",  "folder/over.qcow2",   "compressed.qcow2", "empty",          "dirty.qcow2",
+    "corrupt.qcow2",     "none.qcow2",    "odd.qcow2",           "metadata.qcow2",   "falloc.qcow2",   "full.qcow2",
+    "large.qcow2",       "./plain.qcow2", "folder/../top.qcow2", "over_v2.qcow2",    "over_ext.qcow2", "over_raw.qcow2",
+    "old_snapshot.qcow2"};
 
 std::string joined(const std::vector<std::string>& words) {
   std::string line = "qemu-img";

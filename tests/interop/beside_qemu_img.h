@@ -32,6 +32,7 @@ class ImageFolder {
 
  private:
   void make() const;
+  void make_overlays() const;
   void make_broken() const;
 
   TempDir dir_;

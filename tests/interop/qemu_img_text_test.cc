@@ -151,6 +151,68 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
   });
 }
 
+TEST_F(qemu_img_text, what_cannot_be_done_is_refused_alike) {
+  expect_the_same({
+      {{"info", ""}},
+      {{"map", ""}},
+      {{"map", "--max-length=0", "--output=json", "top.qcow2"}},
+      {{"map", "--start-offset=9M", "--output=json", "top.qcow2"}},
+      {{"create", "-f", "qcow2", "new", "1Z"}},
+      {{"create", "-f", "qcow2", "new", "99E"}},
+      {{"create", "-f", "qcow2", "new", "-5"}},
+      {{"create", "-f", "qcow2", "nofolder/new", "1M"}},
+      {{"create", "-f", "qcow2", "folder", "1M"}},
+      {{"create", "-f", "raw", "-o", "preallocation=metadata", "new", "1M"}},
+      {{"create", "-f", "raw", "-b", "base.qcow2", "-F", "raw", "new"}},
+      {{"create", "-f", "qcow2", "-o", "size=1G", "new", "2G"}},
+      {{"create", "-f", "qcow2", "-o", "cluster_size=4M", "new", "1G"}},
+      {{"create", "-f", "qcow2", "-o", "refcount_bits=7", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compat=0.10,refcount_bits=8", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compat=0.10,lazy_refcounts=on", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compat=0.10,extended_l2=on", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compat=0.10,compression_type=zstd", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "extended_l2=on,cluster_size=8k", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "data_file_raw=on", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-u", "-b", "gone", "-F", "raw", "new"}},
+      {{"create", "-f", "raw", "-o", "help"}},
+      {{"resize", "plain.qcow2", "0"}},
+      {{"resize", "plain.qcow2", ""}},
+      {{"resize", "plain.qcow2", "4200000"}},
+      {{"resize", "plain.qcow2", "+100"}},
+      {{"resize", "plain.qcow2", "9E"}},
+      {{"resize", "old_snapshot.qcow2", "8M"}},
+      {{"snapshot", "plain.qcow2"}},
+      {{"snapshot", "snapshots.qcow2"}},
+      {{"snapshot", "-l", "a", "b"}},
+      {{"snapshot", "-c", "new", "-f", "raw", "disk.raw"}, "Could not create snapshot 'new': "},
+      {{"snapshot", "-c", "new", "data.qcow2"}, "Could not create snapshot 'new': "},
+      {{"bitmap", "--add", "-g", "x", "plain.qcow2", "b"}},
+      {{"bitmap", "--add", "-g", "1", "plain.qcow2", "b"}},
+      {{"bitmap", "--clear", "bitmaps.qcow2", "none"}},
+      {{"bitmap", "--enable", "bitmaps.qcow2", "none"}},
+      {{"bitmap", "--merge", "none", "bitmaps.qcow2", "first"}},
+      {{"bitmap", "--merge", "first", "-b", "nothing", "plain.qcow2", "b"}},
+      {{"rebase", "-U", "-b", "base.qcow2", "-F", "vax", "top.qcow2"}},
+      {{"rebase", "-b", "disk.raw", "-F", "qcow2", "top.qcow2"}},
+      {{"rebase", "-b", "", "empty"}},
+      {{"rebase", "-b", "base.qcow2", "-F", "qcow2", "orphan.qcow2"},
+       "Could not open 'orphan.qcow2': Could not open backing file"},
+      {{"rebase", "-b", "base.qcow2", "-F", "qcow2", "corrupt.qcow2"}, "Could not open 'corrupt.qcow2': "},
+      {{"commit", "orphan.qcow2"}, "Could not open 'orphan.qcow2': Could not open backing file"},
+      {{"commit", "corrupt.qcow2"}, "Could not open 'corrupt.qcow2': "},
+      {{"commit", "-b", "top.qcow2", "top.qcow2"}},
+      {{"commit", "-f", "raw", "top.qcow2"}},
+      {{"commit", "a", "b"}},
+      {{"amend", "-o", "compat=v2", "lazy.qcow2"}},
+      {{"amend", "-o", "refcount_bits=0", "plain.qcow2"}},
+      {{"amend", "-o", "refcount_bits=1", "snapshots.qcow2"}},
+      {{"amend", "-o", "lazy_refcounts=maybe", "plain.qcow2"}},
+      {{"amend", "-o", "size=8M", "old_snapshot.qcow2"}},
+      {{"amend", "-o", "encrypt.format=luks", "plain.qcow2"}},
+      {{"amend", "-o", "size=8M", "orphan.qcow2"}, "Could not open 'orphan.qcow2': Could not open backing file"},
+  });
+}
+
 TEST_F(qemu_img_text, what_is_wrong_with_an_image_is_told_alike) {
   expect_the_same({
       {{"info", "version.qcow2"}, "Could not open 'version.qcow2': Unsupported qcow2 version 9"},
@@ -218,6 +280,47 @@ TEST_F(qemu_img_text, changes_are_told_and_made_alike) {
   expect_the_same_change({{"amend", "-o", "refcount_bits=8,lazy_refcounts=on,size=6M", "plain.qcow2"}},
                          {"plain.qcow2"});
   expect_the_same_change({{"amend", "-o", "refcount_bits=16", "lazy.qcow2"}}, {"lazy.qcow2"});
+}
+
+TEST_F(qemu_img_text, chains_of_every_kind_are_changed_alike) {
+  expect_the_same_change({{"rebase", "-b", "plain.qcow2", "-F", "qcow2", "over_v2.qcow2"}}, {"over_v2.qcow2"});
+  expect_the_same_change({{"rebase", "-b", "disk.raw", "-F", "raw", "over_ext.qcow2"}}, {"over_ext.qcow2"});
+  expect_the_same_change({{"rebase", "-b", "top.qcow2", "-F", "qcow2", "bitmaps.qcow2"}}, {"bitmaps.qcow2"});
+  expect_the_same_change({{"rebase", "-u", "orphan.qcow2"}}, {"orphan.qcow2"});
+  expect_the_same_change(
+      {{"rebase", "-f", "qcow2", "-t", "none", "-T", "writeback", "-b", "odd.raw", "-F", "raw", "over_raw.qcow2"}},
+      {"over_raw.qcow2"});
+  expect_the_same_change({{"commit", "over_v2.qcow2"}}, {"over_v2.qcow2", "base.qcow2"});
+  expect_the_same_change({{"commit", "over_ext.qcow2"}}, {"over_ext.qcow2", "base.qcow2"});
+  expect_the_same_change({{"commit", "over_raw.qcow2"}}, {"over_raw.qcow2", "disk.raw"});
+  expect_the_same_change({{"commit", "-d", "top.qcow2"}}, {"top.qcow2", "middle.qcow2"});
+  expect_the_same_change({{"commit", "-r", "100M", "-b", "./base.qcow2", "top.qcow2"}}, {"top.qcow2", "base.qcow2"});
+  expect_the_same_change({{"amend", "-o", "compat=v2", "middle.qcow2"}}, {"middle.qcow2"});
+  expect_the_same_change({{"amend", "-o", "compat=v2", "metadata.qcow2"}}, {"metadata.qcow2"});
+  expect_the_same_change({{"amend", "-o", "compat=1.1,lazy_refcounts=on", "over_v2.qcow2"}}, {"over_v2.qcow2"});
+  expect_the_same_change({{"amend", "-o", "refcount_bits=64", "snapshots.qcow2"}}, {"snapshots.qcow2"});
+  expect_the_same_change({{"amend", "-o", "refcount_bits=64", "bitmaps.qcow2"}}, {"bitmaps.qcow2"});
+}
+
+TEST_F(qemu_img_text, sizes_snapshots_and_bitmaps_of_every_kind_are_changed_alike) {
+  expect_the_same_change({{"resize", "--preallocation=full", "top.qcow2", "8M"}}, {"top.qcow2"});
+  expect_the_same_change({{"resize", "--preallocation=metadata", "over_ext.qcow2", "8M"}}, {"over_ext.qcow2"});
+  expect_the_same_change({{"resize", "--preallocation=falloc", "-f", "raw", "disk.raw", "8M"}}, {"disk.raw"});
+  expect_the_same_change({{"resize", "-f", "raw", "odd.raw", "2000"}}, {"odd.raw"});
+  expect_the_same_change({{"resize", "-f", "raw", "--shrink", "odd.raw", "100"}}, {"odd.raw"});
+  expect_the_same_change({{"resize", "--shrink", "over_v2.qcow2", "2M"}}, {"over_v2.qcow2"});
+  expect_the_same_change({{"resize", "bitmaps.qcow2", "8M"}}, {"bitmaps.qcow2"});
+  expect_the_same_change({{"snapshot", "-c", "new", "over_ext.qcow2"}}, {"over_ext.qcow2"});
+  expect_the_same_change({{"snapshot", "-a", "old", "old_snapshot.qcow2"}}, {"old_snapshot.qcow2"});
+  expect_the_same_change({{"bitmap", "--add", "orphan.qcow2", "b"}}, {});
+  expect_the_same_change(
+      {{"bitmap", "--add", "--merge", "first", "-b", "bitmaps.qcow2", "-F", "qcow2", "top.qcow2", "x"}}, {"top.qcow2"});
+  expect_the_same_change({{"bitmap", "--merge", "second", "--disable", "bitmaps.qcow2", "first"}}, {"bitmaps.qcow2"});
+  expect_the_same_change(
+      {{"create", "-f", "qcow2", "-o", "compat=v3,refcount_bits=8,lazy_refcounts=on", "new.qcow2", "1M"}},
+      {"new.qcow2"});
+  expect_the_same_change({{"create", "-f", "qcow2", "-o", "preallocation=falloc,cluster_size=4k", "new.qcow2", "4M"}},
+                         {"new.qcow2"});
 }
 
 TEST_F(qemu_img_text, the_program_itself_answers_as_scripts_expect) {

@@ -138,6 +138,7 @@ void FileStorage::grow_to(uint64_t size) {
 
 void FileStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
   check_writable();
+  forget_data();
   if (length == 0) return;
   const auto start = static_cast<off_t>(offset.value());
   const auto count = static_cast<off_t>(length);
@@ -154,6 +155,7 @@ void FileStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
 
 void FileStorage::discard(HostOffset offset, uint64_t length) {
   check_writable();
+  forget_data();
   if (length == 0) return;
   const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset.value()), static_cast<off_t>(length)) == 0) return;
@@ -164,6 +166,7 @@ void FileStorage::discard(HostOffset offset, uint64_t length) {
 
 void FileStorage::truncate(uint64_t size) {
   check_writable();
+  forget_data();
   if (block_device_) {
     if (size <= fixed_size_) return;
     throw Error(ErrorKind::no_space,
@@ -189,8 +192,21 @@ void FileStorage::flush() {
   if (::fdatasync(fd_.get()) != 0) throw system_error(errno, fmt::format("{}: flushing", name_));
 }
 
+std::optional<uint64_t> FileStorage::known_data_behind(uint64_t offset) const {
+  const std::lock_guard lock(known_data_mutex_);
+  if (offset < known_data_start_ || offset >= known_data_end_) return std::nullopt;
+  return known_data_end_ - offset;
+}
+
+void FileStorage::remember_data(uint64_t start, uint64_t end) const {
+  const std::lock_guard lock(known_data_mutex_);
+  known_data_start_ = start;
+  known_data_end_ = end;
+}
+
 StorageExtent FileStorage::extent_at(HostOffset offset, uint64_t limit) const {
   if (block_device_) return {limit, false};
+  if (const auto known = known_data_behind(offset.value())) return {std::min(limit, *known), false};
   const auto start = static_cast<off_t>(offset.value());
   const off_t data = ::lseek(fd_.get(), start, SEEK_DATA);
   if (data < 0 && errno == ENXIO) return {limit, true};  // a hole up to the end
@@ -198,6 +214,7 @@ StorageExtent FileStorage::extent_at(HostOffset offset, uint64_t limit) const {
   if (data > start) return {std::min<uint64_t>(limit, static_cast<uint64_t>(data - start)), true};
   const off_t hole = ::lseek(fd_.get(), start, SEEK_HOLE);
   if (hole <= start) return {limit, false};
+  remember_data(offset.value(), static_cast<uint64_t>(hole));
   return {std::min<uint64_t>(limit, static_cast<uint64_t>(hole - start)), false};
 }
 

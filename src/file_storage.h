@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <mutex>
+#include <optional>
 #include <string>
 
 #include "src/storage.h"
@@ -44,6 +46,9 @@ class FileStorage final : public Storage {
   void check_writable() const;
   void write_zeros(HostOffset offset, uint64_t length);
   void grow_to(uint64_t size);
+  std::optional<uint64_t> known_data_behind(uint64_t offset) const;
+  void remember_data(uint64_t start, uint64_t end) const;
+  void forget_data() { remember_data(0, 0); }
 
   UniqueFd fd_;
   std::string name_;
@@ -51,6 +56,12 @@ class FileStorage final : public Storage {
   bool block_device_ = false;
   bool flushes_ = true;
   uint64_t fixed_size_ = 0;  // bytes, of a block device
+
+  // Where extent_at() last found data without a hole: tmpfs looks at each of its pages to find its end. What others
+  // punch into it meanwhile reads as zeros all the same.
+  mutable std::mutex known_data_mutex_;
+  mutable uint64_t known_data_start_ = 0;
+  mutable uint64_t known_data_end_ = 0;
 };
 
 }  // namespace drydock

@@ -166,7 +166,7 @@ void FileStorage::discard(HostOffset offset, uint64_t length) {
 
 void FileStorage::truncate(uint64_t size) {
   check_writable();
-  forget_data();
+  if (size < this->size()) forget_data();
   if (block_device_) {
     if (size <= fixed_size_) return;
     throw Error(ErrorKind::no_space,

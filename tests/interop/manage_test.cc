@@ -8,6 +8,7 @@
 #include <csignal>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/in_process.h"
 #include "tests/support/process.h"
 #include "tests/support/support.h"
 

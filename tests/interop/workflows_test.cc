@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/support/in_process.h"
 #include "tests/support/support.h"
 
 namespace drydock {

@@ -54,7 +54,7 @@ TEST(content_hash, is_the_same_for_the_same_bytes_in_any_layout) {
   std::vector<std::byte> plain(40 << 20);
   std::ranges::copy(data, plain.begin() + 17'000'000);
   const std::string expected = hash_of(raw_disk(plain));
-  for (const uint64_t cluster_size : {512, 65536, 2 << 20}) {
+  for (const uint64_t cluster_size : {512U, 65536U, 2U << 20}) {
     for (const bool compressed : {false, true}) {
       const auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
       qcow2::create(*storage, {.size = plain.size(), .cluster_size = cluster_size});
@@ -73,7 +73,7 @@ TEST(content_hash, is_the_same_for_the_same_bytes_in_any_layout) {
 
 TEST(content_hash, differs_for_another_size_or_any_other_byte) {
   std::set<std::string> hashes;
-  for (const uint64_t size : {0, 512, 65536, 66048, 16 << 20, (16 << 20) + 512}) {
+  for (const uint64_t size : {0U, 512U, 65536U, 66048U, 16U << 20, (16U << 20) + 512U}) {
     std::vector<std::byte> bytes(size);
     EXPECT_TRUE(hashes.insert(hash_of(raw_disk(bytes))).second) << size;
     if (size == 0) continue;

@@ -110,7 +110,7 @@ class Overlay {
 void amend_header(Storage& storage, const AmendOptions& options) { amend(storage, options, nullptr); }
 
 TEST(qcow2_amend, safety_3_another_refcount_width_survives_a_crash_anywhere) {
-  for (const uint64_t bits : {2, 64}) {
+  for (const uint64_t bits : {2U, 64U}) {
     const Overlay overlay({.cluster_size = 4096}, true);
     overlay.expect_safe(std::to_string(bits) + " bits", [&](const auto& storage) {
       amend_header(*storage, {.refcount_bits = bits});
@@ -171,8 +171,8 @@ TEST(qcow2_amend, downgrades_nothing_that_needs_version_3) {
 }
 
 TEST(qcow2_backing, safety_3_another_backing_file_survives_a_crash_anywhere) {
-  for (const size_t length : {10, 600, 1023}) {
-    for (const uint64_t cluster_size : {4096, 65536}) {
+  for (const size_t length : {10U, 600U, 1023U}) {
+    for (const uint64_t cluster_size : {4096U, 65536U}) {
       const Overlay overlay({.cluster_size = cluster_size});
       const std::string name(length, 'n');
       overlay.expect_safe(std::to_string(length) + " bytes of name", [&](const auto& storage) {
@@ -190,7 +190,7 @@ TEST(qcow2_backing, safety_3_a_name_that_made_way_for_bitmaps_is_changed_as_safe
   const auto storage = std::make_shared<MemoryStorage>(overlay.bytes(), "image");
   overlay.open(storage, true)->add_bitmap("bitmap", std::nullopt, true);
   const Overlay with_bitmap = overlay.with_bytes(crash::bytes_of(*storage));
-  for (const size_t length : {4, 1000}) {
+  for (const size_t length : {4U, 1000U}) {
     const std::string name(length, 'n');
     with_bitmap.expect_safe(name, [&](const auto& changed) {
       store_backing_file(*changed, name, "raw");
@@ -234,7 +234,7 @@ TEST(qcow2_backing, clears_what_it_does_not_know_of_the_autoclear_features) {
 
 TEST(qcow2_empty, safety_3_emptying_an_overlay_survives_a_crash_anywhere) {
   // Its base has the same contents, as commit leaves it: at no moment does the guest see a difference.
-  for (const uint64_t cluster_size : {512, 4096}) {
+  for (const uint64_t cluster_size : {512U, 4096U}) {
     const auto contents = test::random_bytes(3, disk_size);
     const auto base = std::make_shared<MemoryStorage>(contents, "base", false);
     const auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");

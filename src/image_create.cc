@@ -7,6 +7,7 @@
 
 #include "src/error.h"
 #include "src/image.h"
+#include "src/image_lock.h"
 
 namespace drydock {
 
@@ -136,6 +137,8 @@ std::vector<std::string> create_image(const std::string& path, const ImageCreate
     }
     qcow2::check_create_options(qcow2_options(options));
     return create_qcow2(path, options);
+  } catch (const LockError&) {  // names the file
+    throw;
   } catch (const Error& error) {
     throw error.within(printable(path));
   }

@@ -11,10 +11,10 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
-
-#include "src/error.h"
 
 namespace drydock {
 
@@ -26,8 +26,9 @@ namespace {
 constexpr int consistent_read = 0;
 constexpr int write = 1;
 constexpr int resize = 3;
-constexpr std::array used{consistent_read, write, resize};
-constexpr std::array not_shared{write, resize};
+constexpr std::array writers_use{consistent_read, write, resize};
+constexpr std::array readers_use{consistent_read};
+constexpr std::array not_shared{write, resize};  // by either
 
 constexpr off_t used_base = 100;
 constexpr off_t not_shared_base = 200;
@@ -94,31 +95,40 @@ std::vector<std::string> holders(const FileStorage& file) {
   return found;
 }
 
-[[noreturn]] void throw_busy(const FileStorage& file, std::string_view consequence) {
+std::string_view permission_name(int permission) {
+  if (permission == consistent_read) return "consistent read";
+  return permission == write ? "write" : "resize";
+}
+
+// The lock that another process's locks exclude, as LockError has it.
+std::optional<std::string> excluded(const FileStorage& file, std::span<const int> used) {
+  for (const int permission : used) {
+    if (held_by_others(file, not_shared_base + permission)) return fmt::format("\"{}\"", permission_name(permission));
+  }
+  for (const int permission : not_shared) {
+    if (held_by_others(file, used_base + permission)) return fmt::format("shared \"{}\"", permission_name(permission));
+  }
+  return std::nullopt;
+}
+
+void take_locks(const FileStorage& file, std::span<const int> used, std::string_view consequence) {
+  for (const int permission : used) take(file, used_base + permission);
+  for (const int permission : not_shared) take(file, not_shared_base + permission);
+  const std::optional<std::string> refused = excluded(file, used);
+  if (!refused) return;
   const std::vector<std::string> names = holders(file);
-  throw Error(ErrorKind::busy,
-              fmt::format("{}: the image is in use by {}; {}", printable(file.name()),
-                          names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", ")), consequence));
+  throw LockError(
+      fmt::format("{}: the image is in use by {}; {}", printable(file.name()),
+                  names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", ")), consequence),
+      file.name(), *refused);
 }
 
 }  // namespace
 
-void lock_for_writing(const FileStorage& file) {
-  for (const int permission : used) take(file, used_base + permission);
-  for (const int permission : not_shared) take(file, not_shared_base + permission);
-  const bool refused =
-      std::ranges::any_of(used, [&](int permission) { return held_by_others(file, not_shared_base + permission); }) ||
-      std::ranges::any_of(not_shared, [&](int permission) { return held_by_others(file, used_base + permission); });
-  if (refused) throw_busy(file, "it can be opened for reading only");
-}
+void lock_for_writing(const FileStorage& file) { take_locks(file, writers_use, "it can be opened for reading only"); }
 
 void lock_against_writers(const FileStorage& file) {
-  take(file, used_base + consistent_read);
-  for (const int permission : not_shared) take(file, not_shared_base + permission);
-  const bool refused =
-      held_by_others(file, not_shared_base + consistent_read) ||
-      std::ranges::any_of(not_shared, [&](int permission) { return held_by_others(file, used_base + permission); });
-  if (refused) throw_busy(file, "what it holds may change meanwhile");
+  take_locks(file, readers_use, "--force-share reads it all the same, but what it holds may change meanwhile");
 }
 
 }  // namespace drydock

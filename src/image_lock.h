@@ -8,16 +8,35 @@
 
 #pragma once
 
+#include <string>
+#include <utility>
+
+#include "src/error.h"
 #include "src/file_storage.h"
 
 namespace drydock {
 
+// Of kind busy: what another process does with the file `name` excludes what was wanted of it.
+class LockError final : public Error {
+ public:
+  // `lock` is the one that was not to be had, in QEMU's words: `shared "write"`.
+  LockError(const std::string& message, std::string name, std::string lock)
+      : Error(ErrorKind::busy, message), name_(std::move(name)), lock_(std::move(lock)) {}
+
+  const std::string& name() const { return name_; }
+  const std::string& lock() const { return lock_; }
+
+ private:
+  std::string name_;
+  std::string lock_;
+};
+
 // Takes the locks of a program that writes to an image, on the descriptor of `file`: they go when the file is closed.
-// Throws busy where another process reads (and minds) or writes the image; the message names it where /proc tells.
+// Throws LockError where another process reads (and minds) or writes the image; the message names it where /proc tells.
 void lock_for_writing(const FileStorage& file);
 
 // Takes the locks of a program that reads an image and wants nobody to write to it meanwhile, on the descriptor of
-// `file`. For work on one image that rests on what is in another. Throws busy where another process writes it.
+// `file`. Throws LockError where another process writes it.
 void lock_against_writers(const FileStorage& file);
 
 }  // namespace drydock

@@ -142,8 +142,13 @@ int run_check(Invocation& invocation) {
     const ImageDescription described = describe_image(invocation, invocation.arguments[0]);
     const std::string& path = described.filename;
     if (options.has("undo-restore")) return restore(invocation, path);
+    check_force_share(invocation, repairing);
     const auto image = FileStorage::open(path, repairing);
-    if (repairing) lock_for_writing(*image);
+    if (repairing) {
+      lock_for_writing(*image);
+    } else if (!options.has("force-share")) {
+      lock_against_writers(*image);
+    }
     if (format_of(*image, described.format) != Format::qcow2) {
       invocation.warn("This image format does not support checks");
       return static_cast<int>(no_check);

@@ -44,9 +44,7 @@ class CountedReads final : public Storage {
   std::string identity() const override { return storage_.identity(); }
 
  private:
-  void count(uint64_t bytes) const try {
-    progress_.advance(bytes);
-  } catch (const Error&) {
+  void count(uint64_t bytes) const try { progress_.advance(bytes); } catch (const Error&) {
     if (interruption_ == Interruption::ends_reading) throw;
   }
 

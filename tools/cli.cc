@@ -115,8 +115,8 @@ std::optional<std::string> take_negative_word(const Command& command, std::vecto
   return word;
 }
 
-// Prints an error as the program's user knows it. Returns the exit status.
-int tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
+// Prints an error as the program's user knows it.
+void tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
   const auto* worded = dynamic_cast<const WordedError*>(&error);
   std::string message = error.what();
   if (worded != nullptr && !as_qemu_img) {
@@ -136,7 +136,6 @@ int tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
     invocation.io.err << fmt::format("Try '{} --help' for more information{}\n", invocation.program,
                                      as_qemu_img ? "" : ".");
   }
-  return 1;
 }
 
 std::string version_line(std::string_view program) {
@@ -258,7 +257,8 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
     if (!io.out) throw Error(ErrorKind::io, "writing the output failed");
     return status;
   } catch (const Error& error) {
-    return tell(invocation, error, as_qemu_img);
+    tell(invocation, error, as_qemu_img);
+    if (error.kind() != ErrorKind::usage && error.kind() != ErrorKind::interrupted) return command.failure_status;
   } catch (const std::exception& error) {
     invocation.warn(error.what());
   }

@@ -76,10 +76,12 @@ struct Command {
   std::string_view
       incumbent;  // the name of the tool whose words it speaks and which a symlink may call it by; "": none
   std::vector<OptionSpec> options;
-  // Returns the exit status; throws Error, which becomes "program: message" and status 1.
+  // Returns the exit status; throws Error, which becomes "program: message" and a status: failure_status, or 1 where
+  // the words were wrong or a signal ended it.
   int (*run)(Invocation&);
   // The last word is an argument though it may look like an option: "-5G".
   bool last_word_may_be_negative = false;
+  int failure_status = 1;
 };
 
 // Runs `command` on the words behind its name. --help and --version are answered here for every command.

@@ -124,10 +124,6 @@ int run_compare(Invocation& invocation) {
   } catch (const CompareFailure& failure) {
     invocation.warn(failure.what());
     return failure.reading() ? read_failed : map_failed;
-  } catch (const Error& error) {
-    if (error.kind() == ErrorKind::interrupted || error.kind() == ErrorKind::usage) throw;
-    invocation.warn(error.what());
-    return open_failed;
   }
 }
 
@@ -150,6 +146,7 @@ const Command& compare_command() {
                           force_share_option(),
                       }),
       .run = run_compare,
+      .failure_status = open_failed,
   };
   return command;
 }

@@ -132,9 +132,10 @@ Target create_target(const Invocation& invocation, const ConvertRequest& request
   try {
     target.fresh = std::make_unique<NewImage>(request.target, options, request.durable);
   } catch (const Error& error) {
-    throw without_name(error, request.target)
-        .within(fmt::format("{}: error while converting {}", printable(request.target),
-                            format_name(request.target_format)));
+    tell_within(
+        error, request.target,
+        fmt::format("{}: error while converting {}", printable(request.target), format_name(request.target_format)),
+        invocation.as_incumbent);
   }
   for (const std::string& warning : target.fresh->warnings()) invocation.warn(fmt::format("warning: {}", warning));
   target.reads_as_zeros = request.target_format == Format::qcow2 || !target.fresh->storage()->is_block_device();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 #include "src/error.h"
+#include "src/image_lock.h"
 #include "tools/commands.h"
 #include "tools/create_options.h"
 #include "tools/image_info.h"
@@ -47,7 +48,11 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   if (!json && !invocation.options.has("quiet")) {
     invocation.io.out << formatting_line(path, format, given, *options.size) << std::flush;
   }
-  for (const std::string& warning : create_image(path, options)) invocation.warn(fmt::format("warning: {}", warning));
+  try {
+    for (const std::string& warning : create_image(path, options)) invocation.warn(fmt::format("warning: {}", warning));
+  } catch (const LockError& error) {
+    tell_within(error, path, printable(path), invocation.as_incumbent);
+  }
   if (json) {
     const auto image = Image::open(path, {.format = format, .metadata_only = true});
     invocation.io.out << qemu_json(image_info_json(*image)) << '\n';

@@ -72,10 +72,11 @@ GuestRange part_of(const Invocation& invocation, const Request& request, uint64_
   return {GuestOffset(start), size - start};
 }
 
-std::unique_ptr<NewImage> create_output(const std::string& path, const ImageCreateOptions& options, bool durable) try {
+std::unique_ptr<NewImage> create_output(const std::string& path, const ImageCreateOptions& options, bool durable,
+                                        bool as_incumbent) try {
   return std::make_unique<NewImage>(path, options, durable);
 } catch (const Error& error) {
-  throw without_name(error, path).within(fmt::format("{}: error while creating output image", printable(path)));
+  tell_within(error, path, fmt::format("{}: error while creating output image", printable(path)), as_incumbent);
 }
 
 int run_dd(Invocation& invocation) {
@@ -94,7 +95,7 @@ int run_dd(Invocation& invocation) {
   const SliceDisk source(image->disk(), part_of(invocation, request, image->disk()->size()));
 
   const auto new_image = create_output(request.output, {.format = format, .size = source.size(), .gate = options.gate},
-                                       wants_durable(invocation));
+                                       wants_durable(invocation), invocation.as_incumbent);
   NewImage& target = *new_image;
   progress.begin(source.size());
   copy_disk(source, *target.image().disk(),

@@ -76,6 +76,18 @@ std::shared_ptr<Image> open_file(const Invocation& invocation, const std::string
   return image;
 }
 
+// As QEMU does it: what is read, no other process may write to meanwhile, unless the user says that it may.
+template <class Open>
+std::shared_ptr<Image> open_shared(const Invocation& invocation, const std::string& word, const OpenOptions& options,
+                                   const Open& open) {
+  return told_in_its_words(invocation, word, [&] {
+    check_force_share(invocation, options.writable);
+    const std::shared_ptr<Image> image = open();
+    if (!options.writable) lock_layers(invocation, image);
+    return image;
+  });
+}
+
 Format format_named(const Invocation& invocation, const std::string& name) {
   const auto format = format_by_name(name);
   if (format) return *format;
@@ -105,14 +117,14 @@ OpenOptions read_image_options(const Invocation& invocation) {
 
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
   if (invocation.options.has("image-opts")) {
-    return told_in_its_words(invocation, word, [&] { return open_described(parse_image_opts(word), options); });
+    return open_shared(invocation, word, options, [&] { return open_described(parse_image_opts(word), options); });
   }
   return open_image_file(invocation, word, options.format ? std::nullopt : invocation.options.value("format"), options);
 }
 
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
                                        const std::optional<std::string>& format, const OpenOptions& options) {
-  return told_in_its_words(invocation, path, [&] {
+  return open_shared(invocation, path, options, [&] {
     if (path.empty()) throw Error(ErrorKind::invalid, "The 'file' block driver requires a file name");
     OpenOptions complete = options;
     if (format) complete.format = format_named(invocation, *format);
@@ -123,6 +135,11 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
 void warn_of(const Invocation& invocation, const Image& image) {
   if (invocation.as_incumbent) return;
   for (const std::string& warning : image.warnings()) invocation.warn(warning);
+}
+
+void check_force_share(const Invocation& invocation, bool writing) {
+  if (!writing || !invocation.options.has("force-share")) return;
+  throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images");
 }
 
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end) {
@@ -147,8 +164,15 @@ ImageDescription describe_image(const Invocation& invocation, const std::string&
 }
 
 // With the file named once where the message begins with it.
-Error as_qemu_img_tells(const Error& error, const std::string& word) {
-  return without_name(error, word).within(fmt::format("Could not open '{}'", printable(word)));
+void tell_as_qemu_img(const Error& error, const std::string& word) {
+  tell_within(error, word, fmt::format("Could not open '{}'", printable(word)), true);
+}
+
+void tell_within(const Error& error, const std::string& name, const std::string& context, bool as_incumbent) {
+  const auto* refused = dynamic_cast<const LockError*>(&error);
+  if (refused == nullptr || !as_incumbent) throw without_name(error, name).within(context);
+  throw WordedError(ErrorKind::busy, fmt::format("{}: Failed to get {} lock", context, refused->lock()),
+                    {fmt::format("Is another process using the image [{}]?", printable(refused->name()))}, false);
 }
 
 Error without_name(const Error& error, const std::string& name) {

@@ -24,7 +24,8 @@ std::vector<OptionSpec> image_options();
 OpenOptions read_image_options(const Invocation& invocation);
 
 // Opens what `word` names: a file, or with --image-opts what its options describe. -f counts unless `options` has a
-// format.
+// format. As QEMU does it, no other process may write to what is opened for reading, unless -U says that it may:
+// throws LockError.
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options);
 // The same for a file that has its own words: `format` as the user spelt it, nothing to probe.
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
@@ -32,6 +33,9 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
 
 // Tells what is to be told of an opened image. Under the name qemu-img nothing: scripts take words for a failure.
 void warn_of(const Invocation& invocation, const Image& image);
+// Throws invalid where an image is to be written that -U would share with its other users.
+void check_force_share(const Invocation& invocation, bool writing);
+
 // Sees to it that nobody writes to `layer` and what is below it, down to `end` (null: to the chain's end), while they
 // are open; not with -U. Throws busy. For work whose result rests on what they hold.
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end = nullptr);
@@ -44,8 +48,12 @@ void warn_of_snapshots(const Invocation& invocation, const Image& image);
 // of -f.
 ImageDescription describe_image(const Invocation& invocation, const std::string& word);
 
-// `error`, met while `word` was being opened, as qemu-img tells of it.
-Error as_qemu_img_tells(const Error& error, const std::string& word);
+// Throws `error`, met while `word` was being opened, as qemu-img tells of it.
+[[noreturn]] void tell_as_qemu_img(const Error& error, const std::string& word);
+// Throws `error`, which is about the file `name`, as what happened within `context`; where `as_incumbent`, with
+// qemu-img's words for an image that another process uses.
+[[noreturn]] void tell_within(const Error& error, const std::string& name, const std::string& context,
+                              bool as_incumbent);
 
 // Without "name: " at its start.
 Error without_name(const Error& error, const std::string& name);
@@ -57,7 +65,7 @@ auto told_in_its_words(const Invocation& invocation, const std::string& word, co
   try {
     return open();
   } catch (const Error& error) {
-    throw as_qemu_img_tells(error, word);
+    tell_as_qemu_img(error, word);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "src/image.h"
+#include "tests/support/in_process.h"
 #include "tests/support/process.h"
 #include "tests/support/support.h"
 
@@ -59,6 +60,47 @@ TEST_F(ImageLock, safety_2_two_writers_of_ours_exclude_each_other) {
   const auto first = open(true);
   EXPECT_EQ(test::error_of([&] { open(true); }).kind(), ErrorKind::busy);
   EXPECT_NO_THROW(open(false));
+}
+
+// What another process writes is read with -U alone, and what is read may be read by all.
+TEST_F(ImageLock, safety_2_commands_that_read_shut_writers_out_as_qemu_img_does) {
+  const std::string overlay = dir_.file("o.qcow2");
+  test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", image_, "-F", "raw", overlay});
+  test::Process qemu({"qemu-storage-daemon", "--nbd-server", "addr.type=unix,addr.path=" + dir_.file("sock"),
+                      "--blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename=" + overlay, "--export",
+                      "type=nbd,id=e,node-name=disk,writable=on"});
+  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(dir_.file("sock")); }));
+  const std::string copy = dir_.file("copy");
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {"info", overlay},
+           {"info", "-U", overlay},
+           {"map", overlay},
+           {"check", overlay},
+           {"check", "-U", overlay},
+           {"check", "-U", "-r", "all", overlay},
+           {"measure", "-O", "raw", overlay},
+           {"compare", image_, overlay},
+           {"convert", "-O", "raw", overlay, copy},
+           {"convert", "-O", "raw", image_, overlay},
+           {"dd", "if=" + overlay, "of=" + copy},
+           {"create", "-f", "qcow2", overlay, "1M"},
+           {"snapshot", "-l", overlay},
+           {"snapshot", "-c", "one", overlay},
+           {"snapshot", "-U", "-c", "one", overlay},
+           {"resize", overlay, "2M"},
+           {"commit", overlay},
+           {"info", image_},
+       }) {
+    std::vector<std::string> theirs{"qemu-img"};
+    theirs.insert(theirs.end(), words.begin(), words.end());
+    const test::Outcome peer = test::run(theirs);
+    const test::Outcome ours = test::drydock_as(theirs);
+    EXPECT_EQ(ours.status, peer.status) << words[0];
+    EXPECT_EQ(ours.err, peer.err) << words[0];
+  }
+  EXPECT_THAT(test::drydock({"convert", "-O", "raw", overlay, copy}).err,
+              HasSubstr(fmt::format("in use by process {} (qemu-storage", qemu.pid())));
+  EXPECT_FALSE(std::filesystem::exists(copy));
 }
 
 }  // namespace

@@ -158,6 +158,7 @@ int run_bench(Invocation& invocation) {
   check_cache_option(invocation.options, "t", "cache");
   OpenOptions options = read_image_options(invocation);
   options.writable = plan.write;
+  if (options.writable) refuse_force_share(invocation, invocation.arguments[0]);
   const auto image = open_image(invocation, invocation.arguments[0], options);
   if (image->disk()->size() < plan.bytes) {
     throw Error(ErrorKind::usage, fmt::format("{}: the disk has {} bytes, fewer than one request of {}",

@@ -138,11 +138,11 @@ int run_check(Invocation& invocation) {
   const bool repairing = options.has("repair");
   if (options.has("undo") && !repairing) usage_error("--undo needs --repair");
   if (repairing) parse_repair(*options.value("repair"));
+  if (repairing) refuse_force_share(invocation, invocation.arguments[0]);
   return told_in_its_words(invocation, invocation.arguments[0], [&] {
     const ImageDescription described = describe_image(invocation, invocation.arguments[0]);
     const std::string& path = described.filename;
     if (options.has("undo-restore")) return restore(invocation, path);
-    check_force_share(invocation, repairing);
     const auto image = FileStorage::open(path, repairing);
     if (repairing) {
       lock_for_writing(*image);

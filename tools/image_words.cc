@@ -81,7 +81,6 @@ template <class Open>
 std::shared_ptr<Image> open_shared(const Invocation& invocation, const std::string& word, const OpenOptions& options,
                                    const Open& open) {
   return told_in_its_words(invocation, word, [&] {
-    check_force_share(invocation, options.writable);
     const std::shared_ptr<Image> image = open();
     if (!options.writable) lock_layers(invocation, image);
     return image;
@@ -137,9 +136,11 @@ void warn_of(const Invocation& invocation, const Image& image) {
   for (const std::string& warning : image.warnings()) invocation.warn(warning);
 }
 
-void check_force_share(const Invocation& invocation, bool writing) {
-  if (!writing || !invocation.options.has("force-share")) return;
-  throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images");
+void refuse_force_share(const Invocation& invocation, const std::string& word) {
+  if (!invocation.options.has("force-share")) return;
+  told_in_its_words(invocation, word, [] {
+    throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images");
+  });
 }
 
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end) {

@@ -33,8 +33,8 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
 
 // Tells what is to be told of an opened image. Under the name qemu-img nothing: scripts take words for a failure.
 void warn_of(const Invocation& invocation, const Image& image);
-// Throws invalid where an image is to be written that -U would share with its other users.
-void check_force_share(const Invocation& invocation, bool writing);
+// For commands that are about to write to `word`: throws invalid with -U, which would share it with its other users.
+void refuse_force_share(const Invocation& invocation, const std::string& word);
 
 // Sees to it that nobody writes to `layer` and what is below it, down to `end` (null: to the chain's end), while they
 // are open; not with -U. Throws busy. For work whose result rests on what they hold.

@@ -82,6 +82,7 @@ int run_snapshot(Invocation& invocation) {
   OpenOptions options = read_image_options(invocation);
   options.writable = request.action > Action::list;
   options.metadata_only = !options.writable;
+  if (options.writable) refuse_force_share(invocation, invocation.arguments[0]);
   const auto image = open_image(invocation, invocation.arguments[0], options);
   switch (request.action) {
     case Action::none:

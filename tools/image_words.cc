@@ -138,9 +138,8 @@ void warn_of(const Invocation& invocation, const Image& image) {
 
 void refuse_force_share(const Invocation& invocation, const std::string& word) {
   if (!invocation.options.has("force-share")) return;
-  told_in_its_words(invocation, word, [] {
-    throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images");
-  });
+  told_in_its_words(invocation, word,
+                    [] { throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images"); });
 }
 
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end) {

@@ -5,7 +5,9 @@
 #include <getopt.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
+#include <iostream>
 #include <limits>
 
 #include "src/error.h"
@@ -272,6 +274,13 @@ int run_program(const std::vector<std::string>& argv, Streams& io) {
     return run_command(*command, {argv.begin() + 1, argv.end()}, called, io, true);
   }
   return run_named(argv, io);
+}
+
+int run_main(const std::vector<std::string>& argv) {
+  std::ios::sync_with_stdio(false);
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, reported like any other
+  Streams streams{std::cin, std::cout, std::cerr};
+  return run_program(argv, streams);
 }
 
 std::vector<OptionSpec> all_options(const Command& command) {

@@ -91,6 +91,9 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
 // The whole program: argv[0] decides between `drydock COMMAND ...` and a drop-in. Never throws.
 int run_program(const std::vector<std::string>& argv, Streams& io);
 
+// The same on the process's own streams.
+int run_main(const std::vector<std::string>& argv);
+
 // --help of one command.
 std::string help_text(const Command& command, std::string_view program);
 

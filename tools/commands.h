@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The register of commands: a new command is one file and one line here and in commands.cc.
+// The register of commands: a new command is one file and one line here and in image_commands.cc or all_commands.cc.
 
 #pragma once
 
@@ -38,7 +38,9 @@ const Command& copy_out_command();
 const Command& doctor_command();
 const Command& completion_command();
 
-// All of them, in the order in which `drydock help` lists them.
+// Those that do without libguestfs, and all of the program's, in the order in which `drydock help` lists them. Of the
+// two programs one has the first alone (front.cc).
+const std::vector<const Command*>& image_commands();
 const std::vector<const Command*>& all_commands();
 
 // By its own name or its incumbent's; null for none.

@@ -18,6 +18,7 @@ using test::Outcome;
 using test::run;
 using test::run_ok;
 using testing::HasSubstr;
+using testing::Not;
 
 class install : public testing::Test {
  protected:
@@ -55,6 +56,20 @@ std::unique_ptr<test::TempDir> install::stage_;
 TEST_F(install, the_program_runs_from_where_it_was_put) {
   EXPECT_EQ(run_ok({installed("bin/drydock"), "--version"}),
             std::string("drydock (drydock) ") + DRYDOCK_VERSION + "\n");
+}
+
+TEST_F(install, commands_on_images_load_no_guest_libraries) {
+  EXPECT_THAT(run_ok({"ldd", installed("bin/drydock")}), Not(HasSubstr("libguestfs")));
+  EXPECT_THAT(run_ok({"ldd", installed("libexec/drydock/drydock-complete")}), HasSubstr("libguestfs"));
+}
+
+TEST_F(install, without_the_complete_program_the_commands_on_images_go_on) {
+  const test::TempDir dir;
+  fs::copy(installed("bin/drydock"), dir.file("drydock"));
+  EXPECT_EQ(run({dir.file("drydock"), "create", "-q", dir.file("disk"), "1M"}).status, 0);
+  const Outcome outcome = run({dir.file("drydock"), "help"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("drydock-complete: No such file or directory"));
 }
 
 TEST_F(install, every_command_has_its_manual) {

@@ -81,7 +81,7 @@ template <class Open>
 std::shared_ptr<Image> open_shared(const Invocation& invocation, const std::string& word, const OpenOptions& options,
                                    const Open& open) {
   return told_in_its_words(invocation, word, [&] {
-    const std::shared_ptr<Image> image = open();
+    std::shared_ptr<Image> image = open();
     if (!options.writable) lock_layers(invocation, image);
     return image;
   });

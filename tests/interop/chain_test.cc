@@ -86,7 +86,7 @@ TEST(rebase_command, changes_the_backing_file_and_nothing_that_the_guest_sees) {
     chain.remember("top", "before");
     for (const std::string below : {"base", "middle", "other"}) {
       expect_ok(drydock({"rebase", "-b", below, "-F", "qcow2", chain.at("top")}), kind);
-      chain.expect_shows("top", "before", kind + ", onto " + below);
+      chain.expect_shows("top", "before", fmt::format("{}, onto {}", kind, below));
       EXPECT_EQ(chain.info("top").at("backing-filename"), below);
     }
     expect_ok(drydock({"rebase", "-c", "-b", "", chain.at("top")}), kind);
@@ -209,8 +209,8 @@ TEST(amend_command, changes_what_qemu_reads) {
     for (const std::string change :
          {"refcount_bits=64", "refcount_bits=1", "lazy_refcounts=on", "lazy_refcounts=off,refcount_bits=16",
           "compat=0.10", "compat=1.1", "compat=v3,refcount_bits=32", "compat=v2,refcount_bits=16", "compat=v3"}) {
-      expect_ok(drydock({"amend", "-o", change, chain.at("image")}), kind + ", " + change);
-      chain.expect_shows("image", "before", kind + ", " + change);
+      expect_ok(drydock({"amend", "-o", change, chain.at("image")}), fmt::format("{}, {}", kind, change));
+      chain.expect_shows("image", "before", fmt::format("{}, {}", kind, change));
     }
     const auto data = chain.info("image").at("format-specific").at("data");
     EXPECT_EQ(data.at("compat"), "1.1");

@@ -186,7 +186,7 @@ TEST_F(workflows, preallocation_takes_the_space_that_it_says) {
   for (const std::string format : {"qcow2", "raw"}) {
     for (const std::string mode : {"off", "metadata", "falloc", "full"}) {
       if (format == "raw" && mode == "metadata") continue;
-      const std::string name = mode + "." + format;
+      const std::string name = fmt::format("{}.{}", mode, format);
       done({"create", "-q", "-f", format, "-o", "preallocation=" + mode, path(name), "16M"});
       const bool reserved = mode == "falloc" || mode == "full";
       EXPECT_EQ(disk_use(name) >= size, reserved) << name << ": " << disk_use(name);

@@ -190,7 +190,7 @@ TEST(commit_command, keeps_snapshots_and_bitmaps_of_both) {
   chain.scribble("top", 2);
   run_ok({"qemu-img", "snapshot", "-c", "kept", chain.at("top")});
   chain.remember("top", "before");
-  expect_ok(drydock({"commit", chain.at("top")}), "");
+  EXPECT_EQ(drydock({"commit", chain.at("top")}).status, 0);  // with a warning, for it has a snapshot
   chain.expect_shows("top", "before", "");
   chain.expect_shows("base", "before", "");
   run_ok({"qemu-img", "snapshot", "-a", "kept", chain.at("top")});

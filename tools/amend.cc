@@ -142,6 +142,24 @@ void print_help(const Invocation& invocation) {
   invocation.io.out << "Amend options for 'qcow2':\n" << option_help(amend_rows());
 }
 
+// False where it was for a list of the options alone.
+bool amend(const Invocation& invocation, const std::string& word, OptionString& given) {
+  auto amendment = told_in_its_words(invocation, word, [&] { return Amendment(invocation, given); });
+  if (given.asks_for_help()) {
+    invocation.io.out << "Amend options for 'qcow2':\n" << option_help(amend_rows());
+    return false;
+  }
+  amendment.check();
+  try {
+    Progress progress(invocation);
+    progress.when_interrupted("the image is sound, some options are changed; run it again");
+    amendment.make(progress);
+  } catch (const Error& error) {
+    throw invocation.as_incumbent ? without_name(error, word) : error;
+  }
+  return true;
+}
+
 int run_amend(Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   if (!words.has("o")) usage_error("Must specify options (-o)");
@@ -154,19 +172,7 @@ int run_amend(Invocation& invocation) {
   const bool json = wants_json(words);
   check_cache_option(words, "t", "cache");
   const std::string& word = invocation.arguments[0];
-  auto amendment = told_in_its_words(invocation, word, [&] { return Amendment(invocation, given); });
-  if (given.asks_for_help()) {
-    invocation.io.out << "Amend options for 'qcow2':\n" << option_help(amend_rows());
-    return 0;
-  }
-  amendment.check();
-  try {
-    Progress progress(invocation);
-    progress.when_interrupted("the image is sound, some options are changed; run it again");
-    amendment.make(progress);
-  } catch (const Error& error) {
-    throw invocation.as_incumbent ? without_name(error, word) : error;
-  }
+  if (!amend(invocation, word, given)) return 0;
   if (json) {
     OpenOptions reading;
     reading.metadata_only = true;

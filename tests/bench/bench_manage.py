@@ -27,7 +27,7 @@ def fragmented(data):
         script = "".join(f"write -q -P {1 + cluster % 255} {cluster * lib.BLOCK} {lib.BLOCK}\n" for cluster in chosen)
         lib.timed(["qemu-io", "-f", "qcow2", "--cache=unsafe", str(path)], input=script)
 
-    return data._made("fragmented.qcow2", make)
+    return data.made("fragmented.qcow2", make)
 
 
 def chain_files(data):

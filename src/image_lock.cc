@@ -125,7 +125,9 @@ void take_locks(const FileStorage& file, std::span<const int> used, std::string_
 
 }  // namespace
 
-void lock_for_writing(const FileStorage& file) { take_locks(file, writers_use, "it can be opened for reading only"); }
+void lock_for_writing(const FileStorage& file) {
+  take_locks(file, writers_use, "it can only be read (commands on images: with --force-share)");
+}
 
 void lock_against_writers(const FileStorage& file) {
   take_locks(file, readers_use, "--force-share reads it all the same, but what it holds may change meanwhile");

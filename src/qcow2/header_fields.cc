@@ -3,35 +3,13 @@
 #include "src/qcow2/header_fields.h"
 
 #include "src/byteorder.h"
+#include "src/qcow2/header_format.h"
 
 namespace drydock::qcow2 {
 
-namespace {
-
-constexpr size_t version_2_bytes = 72;
-
-namespace field {
-constexpr size_t version = 4;
-constexpr size_t backing_name_offset = 8;
-constexpr size_t backing_name_length = 16;
-constexpr size_t size = 24;
-constexpr size_t l1_entries = 36;
-constexpr size_t l1_offset = 40;
-constexpr size_t refcount_table_offset = 48;
-constexpr size_t refcount_table_clusters = 56;
-constexpr size_t snapshot_count = 60;
-constexpr size_t snapshots_offset = 64;
-constexpr size_t incompatible_features = 72;
-constexpr size_t compatible_features = 80;
-constexpr size_t autoclear_features = 88;
-constexpr size_t refcount_order = 96;
-}  // namespace field
-
-}  // namespace
-
 HeaderFields::HeaderFields(Storage& storage) : storage_(storage) {
-  read_exactly(storage, HostOffset(0), std::span(bytes_).first(version_2_bytes), "the qcow2 header");
-  length_ = version() >= 3 ? bytes_.size() : version_2_bytes;
+  read_exactly(storage, HostOffset(0), std::span(bytes_).first(version_2_header_bytes), "the qcow2 header");
+  length_ = version() >= 3 ? bytes_.size() : version_2_header_bytes;
   read_exactly(storage, HostOffset(0), std::span(bytes_).first(length_), "the qcow2 header");
 }
 
@@ -87,7 +65,7 @@ HeaderFields& HeaderFields::set_refcount_order(uint32_t order) {
 uint32_t HeaderFields::version() const { return load_be<uint32_t>(bytes_, field::version); }
 
 uint64_t HeaderFields::feature_field(uint64_t offset) const {
-  return length_ > version_2_bytes ? load_be<uint64_t>(bytes_, offset) : 0;
+  return length_ > version_2_header_bytes ? load_be<uint64_t>(bytes_, offset) : 0;
 }
 
 uint64_t HeaderFields::incompatible_features() const { return feature_field(field::incompatible_features); }

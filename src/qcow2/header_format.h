@@ -20,6 +20,25 @@ inline constexpr uint64_t feature_name_entry_bytes = 48;
 inline constexpr uint64_t bitmaps_extension_bytes = 24;
 inline constexpr uint64_t encryption_extension_bytes = 16;
 
+// Offsets in the header, bytes.
+namespace field {
+inline constexpr uint64_t version = 4;
+inline constexpr uint64_t backing_name_offset = 8;
+inline constexpr uint64_t backing_name_length = 16;
+inline constexpr uint64_t size = 24;
+inline constexpr uint64_t l1_entries = 36;
+inline constexpr uint64_t l1_offset = 40;
+inline constexpr uint64_t refcount_table_offset = 48;
+inline constexpr uint64_t refcount_table_clusters = 56;
+inline constexpr uint64_t snapshot_count = 60;
+inline constexpr uint64_t snapshots_offset = 64;
+inline constexpr uint64_t incompatible_features = 72;
+inline constexpr uint64_t compatible_features = 80;
+inline constexpr uint64_t autoclear_features = 88;
+inline constexpr uint64_t refcount_order = 96;
+inline constexpr uint64_t header_length = 100;
+}  // namespace field
+
 namespace extension {
 inline constexpr uint32_t end = 0;
 inline constexpr uint32_t backing_format = 0xE2792ACA;

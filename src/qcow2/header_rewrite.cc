@@ -17,14 +17,6 @@ constexpr uint64_t sector_size = 512;
 constexpr uint32_t retired_type = 0x64726574;  // "dret", see bitmaps_extension.cc
 constexpr uint32_t filler_type = 0x6472666C;   // "drfl"
 
-namespace field {
-constexpr size_t version = 4;
-constexpr size_t backing_name_offset = 8;
-constexpr size_t backing_name_length = 16;
-constexpr size_t refcount_order = 96;
-constexpr size_t header_length = 100;
-}  // namespace field
-
 void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
   to.insert(to.end(), bytes.begin(), bytes.end());
 }

@@ -58,6 +58,16 @@ void require(bool condition, std::string_view what) {
   std::abort();
 }
 
+void try_input(const uint8_t* data, size_t size, const std::function<void(const std::vector<std::byte>&)>& use) {
+  const auto input = std::as_bytes(std::span(data, size));
+  const std::vector<std::byte> bytes(input.begin(), input.end());
+  try {
+    use(bytes);
+  } catch (const Error& error) {
+    require(error.errno_value() > 0, "an error without an errno");
+  }
+}
+
 void explore(const Disk& disk) {
   const uint64_t size = disk.size();
   require(size % 512 == 0, "a disk's size is no multiple of 512");

@@ -53,14 +53,10 @@ void open_and_read(const std::vector<std::byte>& bytes, bool metadata_only) {
 }  // namespace drydock
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const auto input = std::as_bytes(std::span(data, size));
-  const std::vector<std::byte> bytes(input.begin(), input.end());
   for (const bool metadata_only : {true, false}) {
-    try {
+    drydock::fuzz::try_input(data, size, [metadata_only](const std::vector<std::byte>& bytes) {
       drydock::open_and_read(bytes, metadata_only);
-    } catch (const drydock::Error& error) {
-      drydock::fuzz::require(error.errno_value() > 0, "an error without an errno");
-    }
+    });
   }
   return 0;
 }

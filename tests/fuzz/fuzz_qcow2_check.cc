@@ -97,15 +97,10 @@ void repair_and_undo(const std::vector<std::byte>& bytes, qcow2::RepairMode mode
 }  // namespace drydock
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace drydock;
-  const auto input = std::as_bytes(std::span(data, size));
-  const std::vector<std::byte> bytes(input.begin(), input.end());
-  try {
-    check_report(qcow2::check(MemoryStorage(bytes, "fuzz.qcow2", false)));
-    repair_and_undo(bytes, qcow2::RepairMode::leaks);
-    repair_and_undo(bytes, qcow2::RepairMode::all);
-  } catch (const Error& error) {
-    fuzz::require(error.errno_value() > 0, "an error without an errno");
-  }
+  drydock::fuzz::try_input(data, size, [](const std::vector<std::byte>& bytes) {
+    drydock::check_report(drydock::qcow2::check(drydock::MemoryStorage(bytes, "fuzz.qcow2", false)));
+    drydock::repair_and_undo(bytes, drydock::qcow2::RepairMode::leaks);
+    drydock::repair_and_undo(bytes, drydock::qcow2::RepairMode::all);
+  });
   return 0;
 }

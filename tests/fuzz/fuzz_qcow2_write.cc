@@ -412,13 +412,8 @@ bool free_of_errors(const std::vector<std::byte>& bytes) {
 }  // namespace drydock
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace drydock;
-  const auto input = std::as_bytes(std::span(data, size));
-  const std::vector<std::byte> bytes(input.begin(), input.end());
-  try {
-    Session(bytes, free_of_errors(bytes)).run();
-  } catch (const Error& error) {
-    fuzz::require(error.errno_value() > 0, "an error without an errno");
-  }
+  drydock::fuzz::try_input(data, size, [](const std::vector<std::byte>& bytes) {
+    drydock::Session(bytes, drydock::free_of_errors(bytes)).run();
+  });
   return 0;
 }

@@ -227,7 +227,7 @@ void print_json(const Invocation& invocation, const ConvertRequest& request, con
 std::string left_undone(const ConvertRequest& request, bool in_place) {
   if (request.to_stream()) return "the stream ends before the disk does";
   if (request.into_existing || in_place) return fmt::format("{} is written in part", request.target);
-  return fmt::format("nothing is left of the conversion; a {} that was there before is as it was", request.target);
+  return fmt::format("nothing is left of the conversion; {} is as it was before", request.target);
 }
 
 int convert_to_stream(const Invocation& invocation, const ConvertRequest& request) {

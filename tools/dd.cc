@@ -85,8 +85,7 @@ int run_dd(Invocation& invocation) {
   const Request request = parse_operands(invocation.arguments);
   const Format format = read_target_format(words);
   Progress progress(invocation);
-  progress.when_interrupted(
-      fmt::format("nothing is left of the copy; a {} that was there before is as it was", request.output));
+  progress.when_interrupted(fmt::format("nothing is left of the copy; {} is as it was before", request.output));
   const OpenOptions options = read_image_options(invocation);
   const auto image = open_image(invocation, request.input, options);
   warn_of(invocation, *image);

@@ -2,6 +2,8 @@
 
 #include "nbd/commands.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 
@@ -9,8 +11,8 @@ namespace drydock::nbd {
 
 namespace {
 
-// A reply tells of so many extents at most: 8 KiB, and a bounded walk through the map. The client asks on from there.
-constexpr size_t max_descriptors = 1024;
+// What is not plain in a file is read to bring it into memory, in pieces of this size.
+constexpr size_t cache_piece = 256 << 10;
 constexpr size_t extents_per_call = 256;
 
 struct Call {
@@ -20,7 +22,7 @@ struct Call {
   std::span<const std::byte> payload;
 
   Disk& disk() const { return *agreement.chosen->disk; }
-  Reply success() const { return success_reply(request.cookie, agreement.structured_replies); }
+  Reply success() const { return success_reply(reply_to(request, agreement)); }
 };
 
 // A write command's reply waits for the disk where the client asked so.
@@ -47,53 +49,45 @@ Reply run_trim(const Call& call) {
 }
 
 Reply run_write_zeroes(const Call& call) {
-  call.disk().zero(call.request.range(), call.request.has(command_flag_no_hole));
+  const GuestRange range = call.request.range();
+  const bool keep_space = call.request.has(command_flag_no_hole);
+  if (!call.request.has(command_flag_fast_zero)) {
+    call.disk().zero(range, keep_space);
+  } else if (!call.disk().zero_at_once(range, keep_space)) {
+    return error_reply(reply_to(call.request, call.agreement), WireError::not_supported,
+                       "zeros would have to be written here, which is no faster than a write");
+  }
   return written(call);
 }
 
-struct Descriptor {
-  uint32_t length;
-  uint32_t flags;
-};
-
-uint32_t allocation_flags(const Extent& extent) {
-  return (extent.data ? 0 : state_hole) | (extent.zero ? state_zero : 0);
+void read_into_memory(const Call& call, GuestRange range) {
+  Buffer piece = call.buffers.take(std::min<uint64_t>(range.length, cache_piece));
+  while (range.length > 0) {
+    const auto step = piece.bytes().first(std::min<uint64_t>(range.length, piece.size()));
+    call.disk().read(range.start, step);
+    range = {range.start + step.size(), range.length - step.size()};
+  }
 }
 
-std::vector<Descriptor> allocation(const Disk& disk, GuestRange range, size_t most) {
-  std::vector<Descriptor> descriptors;
-  while (range.length > 0) {
-    for (const Extent& extent : disk.map(range, extents_per_call)) {
-      const uint32_t flags = allocation_flags(extent);
-      if (descriptors.empty() || descriptors.back().flags != flags) {
-        if (descriptors.size() == most) return descriptors;
-        descriptors.push_back({0, flags});
+// A hint, so that what fails now is told by the read that it was for.
+Reply run_cache(const Call& call) {
+  GuestRange rest = call.request.range();
+  while (rest.length > 0) {
+    for (const Extent& extent : call.disk().map(rest, extents_per_call)) {
+      rest = {rest.start + extent.range.length, rest.length - extent.range.length};
+      if (!extent.data || extent.zero) continue;
+      if (extent.file != nullptr && extent.file->descriptor() >= 0) {
+        ::posix_fadvise(extent.file->descriptor(), static_cast<off_t>(extent.offset.value()),
+                        static_cast<off_t>(extent.range.length), POSIX_FADV_WILLNEED);
+      } else {
+        read_into_memory(call, extent.range);
       }
-      // Fits: a request's length does.
-      descriptors.back().length += static_cast<uint32_t>(extent.range.length);
-      range.start += extent.range.length;
-      range.length -= extent.range.length;
     }
   }
-  return descriptors;
+  return call.success();
 }
 
-Reply run_block_status(const Call& call) {
-  const size_t most = call.request.has(command_flag_req_one) ? 1 : max_descriptors;
-  const auto descriptors = allocation(call.disk(), call.request.range(), most);
-  Reply reply;
-  reply.cookie = call.request.cookie;
-  reply.structured = true;
-  append_chunk_header(reply.head, reply.cookie, ChunkType::block_status, true,
-                      static_cast<uint32_t>(4 + 8 * descriptors.size()));
-  append_be<uint32_t>(reply.head, base_allocation_id);
-  for (const Descriptor& descriptor : descriptors) {
-    append_be<uint32_t>(reply.head, descriptor.length);
-    append_be<uint32_t>(reply.head, descriptor.flags);
-  }
-  reply.add_head(0);
-  return reply;
-}
+Reply run_status(const Call& call) { return run_block_status(call.request, call.agreement, call.payload); }
 
 struct Runner {
   CommandType type;
@@ -101,29 +95,27 @@ struct Runner {
 };
 
 constexpr std::array runners{
-    Runner{CommandType::read, run_read},
-    Runner{CommandType::write, run_write},
-    Runner{CommandType::flush, run_flush},
-    Runner{CommandType::trim, run_trim},
-    Runner{CommandType::write_zeroes, run_write_zeroes},
-    Runner{CommandType::block_status, run_block_status},
+    Runner{CommandType::read, run_read},           Runner{CommandType::write, run_write},
+    Runner{CommandType::flush, run_flush},         Runner{CommandType::trim, run_trim},
+    Runner{CommandType::cache, run_cache},         Runner{CommandType::write_zeroes, run_write_zeroes},
+    Runner{CommandType::block_status, run_status},
 };
 
 }  // namespace
 
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
                   std::span<const std::byte> payload) {
-  const bool structured = agreement.structured_replies;
-  const auto runner = std::ranges::find(runners, static_cast<CommandType>(request.type), &Runner::type);
-  if (runner == runners.end()) return error_reply(request.cookie, structured, WireError::invalid, "unknown command");
+  const ReplyTo to = reply_to(request, agreement);
+  const auto* const runner = std::ranges::find(runners, static_cast<CommandType>(request.type), &Runner::type);
+  if (runner == runners.end()) return error_reply(to, WireError::invalid, "unknown command");
   try {
     return runner->run({request, agreement, buffers, payload});
   } catch (const Error& error) {
-    return error_reply(request.cookie, structured, error);
+    return error_reply(to, error);
   } catch (const std::bad_alloc&) {
-    return error_reply(request.cookie, structured, WireError::no_memory, "the server is out of memory");
+    return error_reply(to, WireError::no_memory, "the server is out of memory");
   } catch (const std::exception& error) {
-    return error_reply(request.cookie, structured, WireError::io, error.what());
+    return error_reply(to, WireError::io, error.what());
   }
 }
 

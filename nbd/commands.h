@@ -27,4 +27,7 @@ std::optional<Reply> read_at_once(const Request& request, const Agreement& agree
 // A read by way of the disk.
 Reply read_from_disk(const Request& request, const Agreement& agreement, BufferPool& buffers);
 
+// Block status, whose `payload`, if it has one, is decoded and validated here.
+Reply run_block_status(const Request& request, const Agreement& agreement, std::span<const std::byte> payload);
+
 }  // namespace drydock::nbd

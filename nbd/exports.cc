@@ -3,6 +3,7 @@
 #include "nbd/exports.h"
 
 #include <algorithm>
+#include <set>
 
 #include "nbd/protocol.h"
 #include "src/error.h"
@@ -18,15 +19,34 @@ void Exports::add(Export added) {
   if (find(added.name) != nullptr) {
     throw Error(ErrorKind::usage, fmt::format("two exports are called '{}'", printable(added.name)));
   }
-  all_.push_back(std::move(added));
+  all_.push_back(std::make_shared<const Export>(std::move(added)));
 }
 
 void Exports::set_default(std::string_view name) { default_name_ = name; }
 
-const Export* Exports::find(std::string_view name) const {
+std::vector<ExportCatalog::Entry> Exports::list() const {
+  std::vector<Entry> entries;
+  for (const auto& each : all_) entries.push_back({each->name, each->description});
+  return entries;
+}
+
+std::shared_ptr<const Export> Exports::find(std::string_view name) const {
   const std::string_view wanted = name.empty() ? default_name_ : name;
-  const auto found = std::ranges::find(all_, wanted, &Export::name);
-  return found == all_.end() ? nullptr : &*found;
+  const auto found = std::ranges::find(all_, wanted, [](const auto& each) -> std::string_view { return each->name; });
+  return found == all_.end() ? nullptr : *found;
+}
+
+// Exports of one disk are flushed once.
+void Exports::flush() const {
+  std::set<Disk*> flushed;
+  for (const auto& each : all_) {
+    if (!each->writable() || !flushed.insert(each->disk.get()).second) continue;
+    try {
+      each->disk->flush();
+    } catch (const Error& error) {
+      throw error.within(fmt::format("export '{}'", printable(each->name)));
+    }
+  }
 }
 
 }  // namespace drydock::nbd

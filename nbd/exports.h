@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The exports of a server: disks under names.
+// The exports of a server: disks under names. A server asks an ExportCatalog for them, which may open an image only
+// when a client wants it; Exports is the catalog of those that are open anyway.
 //
-// Thread-safety: filled first, then read by any thread. Ownership: shares the disks.
+// Thread-safety: a catalog may be asked by any thread; Exports is filled first. Ownership: an export that was handed
+// out lives, with its disk, for as long as a client uses it.
 
 #pragma once
 
@@ -11,32 +13,64 @@
 #include <string_view>
 #include <vector>
 
+#include "src/dirty_ranges.h"
 #include "src/disk.h"
 
 namespace drydock::nbd {
+
+// A dirty bitmap that clients may ask for as qemu:dirty-bitmap:NAME.
+struct ExportedBitmap {
+  std::string name;
+  std::shared_ptr<const DirtyRanges> ranges;
+};
 
 struct Export {
   std::string name;         // at most 4096 bytes of UTF-8
   std::string description;  // one line for people
   std::shared_ptr<Disk> disk;
-  bool read_only = true;  // a disk that is not writable() is read-only in any case
+  bool read_only = true;          // a disk that is not writable() is read-only in any case
+  bool allocation_depth = false;  // offers qemu:allocation-depth
+  std::vector<ExportedBitmap> bitmaps{};
 
   bool writable() const { return !read_only && disk->writable(); }
 };
 
-class Exports {
+class ExportCatalog {
+ public:
+  // What a client that lists exports gets to see.
+  struct Entry {
+    std::string name;
+    std::string description;
+  };
+
+  ExportCatalog() = default;
+  ExportCatalog(const ExportCatalog&) = default;
+  ExportCatalog& operator=(const ExportCatalog&) = default;
+  virtual ~ExportCatalog() = default;
+
+  virtual std::vector<Entry> list() const = 0;
+  // Null where there is none of that name; the empty name is the default export's. Throws Error for one that is there
+  // and cannot be opened.
+  virtual std::shared_ptr<const Export> find(std::string_view name) const = 0;
+  // Brings what clients have written to stable storage; throws what could not be.
+  virtual void flush() const = 0;
+};
+
+class Exports final : public ExportCatalog {
  public:
   // Throws usage for a name that is taken or that the protocol cannot carry.
   void add(Export added);
   // Which export a client gets that asks for the empty name; without this it gets none.
   void set_default(std::string_view name);
 
-  const std::vector<Export>& all() const { return all_; }
-  // Null for none. The empty name is the default export's.
-  const Export* find(std::string_view name) const;
+  const std::vector<std::shared_ptr<const Export>>& all() const { return all_; }
+
+  std::vector<Entry> list() const override;
+  std::shared_ptr<const Export> find(std::string_view name) const override;
+  void flush() const override;
 
  private:
-  std::vector<Export> all_;
+  std::vector<std::shared_ptr<const Export>> all_;
   std::string default_name_;
 };
 

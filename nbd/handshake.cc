@@ -95,17 +95,31 @@ void Handshake::refuse(OptionReply error, std::string_view message) {
   reply(error, std::as_bytes(std::span(message.substr(0, max_string_length))));
 }
 
-void Handshake::enter_transmission(const Export& chosen) {
-  agreement_.chosen = &chosen;
+std::shared_ptr<const Export> Handshake::find_export(std::string_view name) {
+  try {
+    auto found = exports_.find(name);
+    if (found) return found;
+    refuse(OptionReply::error_unknown, name.empty() ? "there is no default export; list the exports for their names"
+                                                    : fmt::format("there is no export '{}'", printable(name)));
+  } catch (const Error& error) {
+    refuse(OptionReply::error_unknown, error.what());
+  }
+  return nullptr;
+}
+
+void Handshake::enter_transmission(std::shared_ptr<const Export> chosen) {
+  agreement_.chosen = std::move(chosen);
   phase_ = Phase::transmission;
 }
 
 uint16_t Handshake::transmission_flags(const Export& chosen) const {
   // One Disk stands behind all connections to an export, so a flush on one covers the writes of all.
-  unsigned flags =
-      transmission_has_flags | transmission_send_flush | transmission_send_fua | transmission_can_multi_conn;
-  flags |= chosen.writable() ? transmission_send_trim | transmission_send_write_zeroes : transmission_read_only;
-  if (agreement_.structured_replies) flags |= transmission_send_df;
+  unsigned flags = transmission_has_flags | transmission_send_flush | transmission_send_fua |
+                   transmission_can_multi_conn | transmission_send_cache;
+  flags |= chosen.writable() ? transmission_send_trim | transmission_send_write_zeroes | transmission_send_fast_zero
+                             : transmission_read_only;
+  if (agreement_.structured()) flags |= transmission_send_df;
+  if (agreement_.extended()) flags |= transmission_block_status_payload;
   return static_cast<uint16_t>(flags);
 }
 

@@ -17,20 +17,26 @@
 #include <string_view>
 
 #include "nbd/exports.h"
+#include "nbd/meta_context.h"
 #include "nbd/protocol.h"
 #include "nbd/wire.h"
 
 namespace drydock::nbd {
 
+// How requests and replies are framed: as they always were, with replies in chunks, or with 64-bit lengths in both.
+enum class Framing : uint8_t { simple, structured, extended };
+
 // What was agreed upon.
 struct Agreement {
-  const Export* chosen = nullptr;  // set once in transmission
+  std::shared_ptr<const Export> chosen;  // set once in transmission
   bool no_zeroes = false;
-  bool structured_replies = false;
-  bool allocation_context = false;  // base:allocation was selected for `context_export`
-  const Export* context_export = nullptr;
+  Framing framing = Framing::simple;
+  std::vector<MetaContext> contexts;  // selected, of `context_export`
+  std::shared_ptr<const Export> context_export;
 
-  bool may_ask_block_status() const { return allocation_context && chosen != nullptr && context_export == chosen; }
+  bool structured() const { return framing != Framing::simple; }
+  bool extended() const { return framing == Framing::extended; }
+  bool may_ask_block_status() const { return !contexts.empty() && chosen && context_export == chosen; }
 };
 
 class Handshake {
@@ -38,7 +44,7 @@ class Handshake {
   enum class Phase { negotiating, transmission, closed };
 
   // `exports` must outlive it.
-  explicit Handshake(const Exports& exports) : exports_(exports) {}
+  explicit Handshake(const ExportCatalog& exports) : exports_(exports) {}
 
   // What the server says first.
   static Bytes greeting();
@@ -51,15 +57,17 @@ class Handshake {
   const Agreement& agreement() const { return agreement_; }
 
   // For option handlers.
-  const Exports& exports() const { return exports_; }
+  const ExportCatalog& exports() const { return exports_; }
+  // The export that an option names; null, and the option is refused, where clients cannot have it.
+  std::shared_ptr<const Export> find_export(std::string_view name);
   Agreement& agreed() { return agreement_; }
   void reply(OptionReply type, std::span<const std::byte> data = {});
   void refuse(OptionReply error, std::string_view message);
   void close() { phase_ = Phase::closed; }
-  void enter_transmission(const Export& chosen);
+  void enter_transmission(std::shared_ptr<const Export> chosen);
   // Bytes without the header of an option reply (EXPORT_NAME alone is answered so).
   Bytes& raw_output() { return *output_; }
-  // Size and transmission flags of an export as both EXPORT_NAME and GO announce them.
+  // As EXPORT_NAME, INFO and GO announce them.
   uint16_t transmission_flags(const Export& chosen) const;
 
  private:
@@ -68,7 +76,7 @@ class Handshake {
   size_t skip(std::span<const std::byte> input);
   void run_option(std::span<const std::byte> data);
 
-  const Exports& exports_;
+  const ExportCatalog& exports_;
   Agreement agreement_;
   Phase phase_ = Phase::negotiating;
   bool greeted_ = false;  // the client's flags were read

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "nbd/options.h"
-#include "src/error.h"
 
 namespace drydock::nbd {
 
@@ -68,19 +67,14 @@ void tell(Handshake& handshake, const Export& chosen, const InfoRequest& request
 }
 
 // The export whose information was sent; null when the option was refused.
-const Export* answer(Handshake& handshake, std::span<const std::byte> data) {
+std::shared_ptr<const Export> answer(Handshake& handshake, std::span<const std::byte> data) {
   const auto request = decode(data);
   if (!request || !is_protocol_string(request->name)) {
     handshake.refuse(OptionReply::error_invalid, "the option's data is malformed");
     return nullptr;
   }
-  const Export* chosen = handshake.exports().find(request->name);
-  if (chosen == nullptr) {
-    handshake.refuse(OptionReply::error_unknown,
-                     request->name.empty() ? "there is no default export; list the exports for their names"
-                                           : fmt::format("there is no export '{}'", printable(request->name)));
-    return nullptr;
-  }
+  auto chosen = handshake.find_export(request->name);
+  if (!chosen) return nullptr;
   tell(handshake, *chosen, *request);
   handshake.reply(OptionReply::ack);
   return chosen;
@@ -91,7 +85,7 @@ const Export* answer(Handshake& handshake, std::span<const std::byte> data) {
 void handle_info(Handshake& handshake, std::span<const std::byte> data) { answer(handshake, data); }
 
 void handle_go(Handshake& handshake, std::span<const std::byte> data) {
-  if (const Export* chosen = answer(handshake, data)) handshake.enter_transmission(*chosen);
+  if (auto chosen = answer(handshake, data)) handshake.enter_transmission(std::move(chosen));
 }
 
 }  // namespace drydock::nbd

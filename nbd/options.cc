@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 
+#include "src/error.h"
+
 namespace drydock::nbd {
 
 namespace {
@@ -14,16 +16,20 @@ std::string_view as_text(std::span<const std::byte> data) {
 }
 
 void handle_export_name(Handshake& handshake, std::span<const std::byte> data) {
-  const Export* chosen = is_protocol_string(as_text(data)) ? handshake.exports().find(as_text(data)) : nullptr;
-  if (chosen == nullptr) {
-    handshake.close();  // this option has no error reply
-    return;
+  // This option has no error reply, and no place among clients with extended headers.
+  std::shared_ptr<const Export> chosen;
+  try {
+    const bool allowed = is_protocol_string(as_text(data)) && !handshake.agreement().extended();
+    if (allowed) chosen = handshake.exports().find(as_text(data));
+  } catch (const Error&) {
+    chosen = nullptr;
   }
+  if (!chosen) return handshake.close();
   Bytes& output = handshake.raw_output();
   append_be<uint64_t>(output, chosen->disk->size());
   append_be<uint16_t>(output, handshake.transmission_flags(*chosen));
   if (!handshake.agreement().no_zeroes) output.resize(output.size() + export_name_padding);
-  handshake.enter_transmission(*chosen);
+  handshake.enter_transmission(std::move(chosen));
 }
 
 void handle_abort(Handshake& handshake, std::span<const std::byte>) {
@@ -36,7 +42,7 @@ void handle_list(Handshake& handshake, std::span<const std::byte> data) {
     handshake.refuse(OptionReply::error_invalid, "NBD_OPT_LIST takes no data");
     return;
   }
-  for (const Export& listed : handshake.exports().all()) {
+  for (const ExportCatalog::Entry& listed : handshake.exports().list()) {
     Bytes entry;
     append_be<uint32_t>(entry, static_cast<uint32_t>(listed.name.size()));
     append_text(entry, listed.name);
@@ -60,7 +66,24 @@ void handle_structured_reply(Handshake& handshake, std::span<const std::byte> da
     handshake.refuse(OptionReply::error_invalid, "NBD_OPT_STRUCTURED_REPLY takes no data");
     return;
   }
-  handshake.agreed().structured_replies = true;
+  if (handshake.agreement().extended()) {
+    handshake.refuse(OptionReply::error_extended_headers_required, "extended headers were negotiated already");
+    return;
+  }
+  handshake.agreed().framing = Framing::structured;
+  handshake.reply(OptionReply::ack);
+}
+
+void handle_extended_headers(Handshake& handshake, std::span<const std::byte> data) {
+  if (!data.empty()) {
+    handshake.refuse(OptionReply::error_invalid, "NBD_OPT_EXTENDED_HEADERS takes no data");
+    return;
+  }
+  if (handshake.agreement().extended()) {
+    handshake.refuse(OptionReply::error_invalid, "extended headers were negotiated already");
+    return;
+  }
+  handshake.agreed().framing = Framing::extended;
   handshake.reply(OptionReply::ack);
 }
 
@@ -74,6 +97,7 @@ constexpr std::array handlers{
     OptionHandler{Option::structured_reply, handle_structured_reply},
     OptionHandler{Option::list_meta_context, handle_list_meta_context},
     OptionHandler{Option::set_meta_context, handle_set_meta_context},
+    OptionHandler{Option::extended_headers, handle_extended_headers},
 };
 
 }  // namespace

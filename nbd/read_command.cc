@@ -73,27 +73,24 @@ std::vector<Run> runs_of(std::span<const Extent> extents, bool fragment) {
 
 // Puts the headers around the bytes that `fill` adds for each run of data.
 template <class Fill>
-Reply assemble(const Request& request, bool structured, Buffer payload, bool from_files, std::span<const Run> runs,
-               const Fill& fill) {
-  Reply reply;
-  reply.cookie = request.cookie;
-  reply.structured = structured;
+Reply assemble(const ReplyTo& to, Buffer payload, bool from_files, std::span<const Run> runs, const Fill& fill) {
+  Reply reply{.to = to};
   reply.payload = std::move(payload);
   // A file can still fail while it is being sent, so that its chunk must not be the last.
-  const bool separate_end = structured && from_files;
+  const bool separate_end = to.structured() && from_files;
   for (size_t i = 0; i < runs.size(); ++i) {
     const Run& run = runs[i];
     const auto length = static_cast<uint32_t>(run.range.length);
     const size_t from = reply.head.size();
     const bool done = !separate_end && i + 1 == runs.size();
-    if (!structured) {
-      append_simple_header(reply.head, request.cookie, 0);
+    if (!to.structured()) {
+      append_simple_header(reply.head, to, 0);
     } else if (run.hole) {
-      append_chunk_header(reply.head, request.cookie, ChunkType::offset_hole, done, 12);
+      append_chunk_header(reply.head, to, ChunkType::offset_hole, done, 12);
       append_be<uint64_t>(reply.head, run.range.start.value());
       append_be<uint32_t>(reply.head, length);
     } else {
-      append_chunk_header(reply.head, request.cookie, ChunkType::offset_data, done, 8 + length);
+      append_chunk_header(reply.head, to, ChunkType::offset_data, done, 8 + length);
       append_be<uint64_t>(reply.head, run.range.start.value());
     }
     reply.add_head(from);
@@ -101,7 +98,7 @@ Reply assemble(const Request& request, bool structured, Buffer payload, bool fro
   }
   if (separate_end) {
     const size_t from = reply.head.size();
-    append_chunk_header(reply.head, request.cookie, ChunkType::none, true, 0);
+    append_chunk_header(reply.head, to, ChunkType::none, true, 0);
     reply.add_head(from);
   }
   return reply;
@@ -127,11 +124,8 @@ bool starts_cached(const Extent& extent) {
   return read_cached(extent, {&first, 1});
 }
 
-// Nothing to send at all is a success without content.
-Reply empty_read(const Request& request, bool structured) { return success_reply(request.cookie, structured); }
-
 bool may_fragment(const Request& request, const Agreement& agreement) {
-  return agreement.structured_replies && !request.has(command_flag_df);
+  return agreement.structured() && !request.has(command_flag_df);
 }
 
 }  // namespace
@@ -139,7 +133,7 @@ bool may_fragment(const Request& request, const Agreement& agreement) {
 std::optional<Reply> read_at_once(const Request& request, const Agreement& agreement, BufferPool& buffers) {
   const Disk& disk = *agreement.chosen->disk;
   if (disk.writable()) return std::nullopt;
-  if (request.length == 0) return empty_read(request, agreement.structured_replies);
+  if (request.length == 0) return success_reply(reply_to(request, agreement));  // nothing to send at all
   const std::vector<Extent> extents = look_up(disk, request.range());
   uint64_t plain = 0;
   for (const Extent& extent : extents) {
@@ -172,13 +166,13 @@ std::optional<Reply> read_at_once(const Request& request, const Agreement& agree
       }
     }
   };
-  return assemble(request, agreement.structured_replies, std::move(payload), !copy,
+  return assemble(reply_to(request, agreement), std::move(payload), !copy,
                   runs_of(extents, may_fragment(request, agreement)), fill);
 }
 
 Reply read_from_disk(const Request& request, const Agreement& agreement, BufferPool& buffers) {
   const Disk& disk = *agreement.chosen->disk;
-  if (request.length == 0) return empty_read(request, agreement.structured_replies);
+  if (request.length == 0) return success_reply(reply_to(request, agreement));  // nothing to send at all
   std::vector<Extent> extents{{.range = request.range(), .present = true, .data = true}};
   if (may_fragment(request, agreement) && request.length >= min_mapped_read) {
     extents = look_up(disk, request.range());
@@ -199,7 +193,7 @@ Reply read_from_disk(const Request& request, const Agreement& agreement, BufferP
     target.add(Source::payload, taken, static_cast<uint32_t>(run.range.length));
     taken += run.range.length;
   };
-  return assemble(request, agreement.structured_replies, std::move(payload), false, runs, fill);
+  return assemble(reply_to(request, agreement), std::move(payload), false, runs, fill);
 }
 
 }  // namespace drydock::nbd

@@ -60,53 +60,55 @@ void Reply::add(Source source, uint64_t offset, uint32_t length, int descriptor)
   pieces.push_back({.source = source, .descriptor = descriptor, .length = length, .offset = offset});
 }
 
-void append_simple_header(Bytes& bytes, uint64_t cookie, uint32_t error) {
+void append_simple_header(Bytes& bytes, const ReplyTo& to, uint32_t error) {
   append_be<uint32_t>(bytes, simple_reply_magic);
   append_be<uint32_t>(bytes, error);
-  append_be<uint64_t>(bytes, cookie);
+  append_be<uint64_t>(bytes, to.cookie);
 }
 
-void append_chunk_header(Bytes& bytes, uint64_t cookie, ChunkType type, bool done, uint32_t length) {
-  append_be<uint32_t>(bytes, structured_reply_magic);
+void append_chunk_header(Bytes& bytes, const ReplyTo& to, ChunkType type, bool done, uint32_t length) {
+  const bool extended = to.framing == Framing::extended;
+  append_be<uint32_t>(bytes, extended ? extended_reply_magic : structured_reply_magic);
   append_be<uint16_t>(bytes, done ? reply_flag_done : 0);
   append_be<uint16_t>(bytes, static_cast<uint16_t>(type));
-  append_be<uint64_t>(bytes, cookie);
-  append_be<uint32_t>(bytes, length);
+  append_be<uint64_t>(bytes, to.cookie);
+  if (extended) {
+    append_be<uint64_t>(bytes, to.offset);
+    append_be<uint64_t>(bytes, length);
+  } else {
+    append_be<uint32_t>(bytes, length);
+  }
 }
 
-Reply success_reply(uint64_t cookie, bool structured) {
-  Reply reply;
-  reply.cookie = cookie;
-  reply.structured = structured;
-  if (structured) {
-    append_chunk_header(reply.head, cookie, ChunkType::none, true, 0);
+Reply success_reply(const ReplyTo& to) {
+  Reply reply{.to = to};
+  if (to.structured()) {
+    append_chunk_header(reply.head, to, ChunkType::none, true, 0);
   } else {
-    append_simple_header(reply.head, cookie, 0);
+    append_simple_header(reply.head, to, 0);
   }
   reply.add_head(0);
   return reply;
 }
 
-Reply error_reply(uint64_t cookie, bool structured, WireError error, std::string_view message) {
-  Reply reply;
-  reply.cookie = cookie;
-  reply.structured = structured;
+Reply error_reply(const ReplyTo& to, WireError error, std::string_view message) {
+  Reply reply{.to = to};
   const auto number = static_cast<uint32_t>(error);
-  if (structured) {
+  if (to.structured()) {
     const std::string_view text = shortened(message);
-    append_chunk_header(reply.head, cookie, ChunkType::error, true, static_cast<uint32_t>(6 + text.size()));
+    append_chunk_header(reply.head, to, ChunkType::error, true, static_cast<uint32_t>(6 + text.size()));
     append_be<uint32_t>(reply.head, number);
     append_be<uint16_t>(reply.head, static_cast<uint16_t>(text.size()));
     append_text(reply.head, text);
   } else {
-    append_simple_header(reply.head, cookie, number);
+    append_simple_header(reply.head, to, number);
   }
   reply.add_head(0);
   return reply;
 }
 
-Reply error_reply(uint64_t cookie, bool structured, const Error& error) {
-  return error_reply(cookie, structured, wire_error(error.errno_value()), error.what());
+Reply error_reply(const ReplyTo& to, const Error& error) {
+  return error_reply(to, wire_error(error.errno_value()), error.what());
 }
 
 WireError wire_error(int errno_value) {

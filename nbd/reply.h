@@ -14,6 +14,7 @@
 
 #include "nbd/buffer_pool.h"
 #include "nbd/protocol.h"
+#include "nbd/request.h"
 #include "nbd/wire.h"
 #include "src/error.h"
 #include "src/units.h"
@@ -29,12 +30,24 @@ struct Piece {
   uint64_t offset = 0;  // in the head, the payload or the file
 };
 
+// The request that a reply is to, as far as its headers need it.
+struct ReplyTo {
+  uint64_t cookie = 0;
+  uint64_t offset = 0;
+  Framing framing = Framing::simple;
+
+  bool structured() const { return framing != Framing::simple; }
+};
+
+inline ReplyTo reply_to(const Request& request, const Agreement& agreement) {
+  return {request.cookie, request.offset, agreement.framing};
+}
+
 struct Reply {
+  ReplyTo to;
   Bytes head;      // headers and other small things
   Buffer payload;  // what was read from the disk
   std::vector<Piece> pieces;
-  uint64_t cookie = 0;
-  bool structured = false;
   uint64_t admitted = 0;  // bytes that it holds of its connection's share of memory
 
   std::span<const std::byte> memory(const Piece& piece) const;
@@ -46,13 +59,14 @@ struct Reply {
 // Room for zeros that are sent as data.
 inline constexpr uint32_t zeros_size = 64 << 10;
 
-void append_simple_header(Bytes& bytes, uint64_t cookie, uint32_t error);
-void append_chunk_header(Bytes& bytes, uint64_t cookie, ChunkType type, bool done, uint32_t length);
+void append_simple_header(Bytes& bytes, const ReplyTo& to, uint32_t error);
+// Of a structured reply chunk, or an extended one. `length`: bytes that follow the header.
+void append_chunk_header(Bytes& bytes, const ReplyTo& to, ChunkType type, bool done, uint32_t length);
 
-Reply success_reply(uint64_t cookie, bool structured);
+Reply success_reply(const ReplyTo& to);
 // With structured replies the message reaches the client's user.
-Reply error_reply(uint64_t cookie, bool structured, WireError error, std::string_view message);
-Reply error_reply(uint64_t cookie, bool structured, const Error& error);
+Reply error_reply(const ReplyTo& to, WireError error, std::string_view message);
+Reply error_reply(const ReplyTo& to, const Error& error);
 
 // How NBD calls an errno.
 WireError wire_error(int errno_value);

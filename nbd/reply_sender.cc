@@ -134,7 +134,7 @@ ReplySender::Progress ReplySender::send_file(Reply& reply, Piece& piece) {
 // The chunk that was begun is completed with zeros; an error is told in its reply's last chunk, or, where a simple
 // reply has already promised success, by the end of the connection.
 ReplySender::Progress ReplySender::pad(Reply& reply, Piece& piece, int error) {
-  if (error != 0 && !reply.structured) return Progress::failed;
+  if (error != 0 && !reply.to.structured()) return Progress::failed;
   const uint32_t length = piece.length;
   const auto here = reply.pieces.begin() + static_cast<std::ptrdiff_t>(piece_);
   std::vector<Piece> rest(here + 1, reply.pieces.end());
@@ -143,8 +143,7 @@ ReplySender::Progress ReplySender::pad(Reply& reply, Piece& piece, int error) {
   reply.pieces.insert(reply.pieces.end(), rest.begin(), rest.end());
   if (error == 0) return Progress::sent;
   // The last piece is the empty final chunk that a reply from files always has.
-  const Reply told =
-      error_reply(reply.cookie, true, system_error(error, "reading the image for a reply that was on its way"));
+  const Reply told = error_reply(reply.to, system_error(error, "reading the image for a reply that was on its way"));
   const size_t from = reply.head.size();
   reply.head.insert(reply.head.end(), told.head.begin(), told.head.end());
   reply.pieces.back() = {.source = Source::head, .length = static_cast<uint32_t>(told.head.size()), .offset = from};

@@ -21,33 +21,70 @@ struct CommandRule {
 
 constexpr std::array rules{
     CommandRule{CommandType::read, command_flag_df, true, false},
-    CommandRule{CommandType::write, 0, true, true},
+    CommandRule{CommandType::write, command_flag_payload_length, true, true},
     CommandRule{CommandType::disconnect, 0, false, false},
     CommandRule{CommandType::flush, 0, false, false},
     CommandRule{CommandType::trim, 0, true, true},
-    CommandRule{CommandType::write_zeroes, command_flag_no_hole, true, true},
-    CommandRule{CommandType::block_status, command_flag_req_one, true, false},
+    CommandRule{CommandType::cache, 0, true, false},
+    CommandRule{CommandType::write_zeroes, command_flag_no_hole | command_flag_fast_zero, true, true},
+    CommandRule{CommandType::block_status, command_flag_req_one | command_flag_payload_length, true, false},
 };
 
 Refusal invalid(std::string message) { return {WireError::invalid, std::move(message)}; }
 
+
+// Flags that need something to have been negotiated.
+uint16_t flags_out_of_place(const Agreement& agreement) {
+  return (agreement.structured() ? 0U : command_flag_df) | (agreement.extended() ? 0U : command_flag_payload_length);
+}
+
+std::optional<Refusal> validate_length(const Request& request, const Agreement& agreement, bool writes) {
+  const uint64_t size = agreement.chosen->disk->size();
+  if (!range_fits(request.offset, request.length, size)) {
+    return Refusal{writes ? WireError::no_space : WireError::invalid,
+                   fmt::format("{} bytes at offset {} reach past the end of the export at {}", request.length,
+                               request.offset, size)};
+  }
+  const bool limited =
+      request.is(CommandType::read) || request.is(CommandType::write) || request.is(CommandType::cache);
+  if (limited && request.length > max_payload) {
+    return invalid(fmt::format("{} bytes are more than the announced maximum of {}", request.length, max_payload));
+  }
+  return std::nullopt;
+}
+
+std::optional<Refusal> validate_block_status(const Request& request, const Agreement& agreement) {
+  if (!agreement.may_ask_block_status()) return invalid("no metadata context was negotiated for this export");
+  if (request.length == 0 && request.payload_length == 0) return invalid("block status of no bytes");
+  return std::nullopt;
+}
+
 }  // namespace
 
-std::optional<Request> decode_request(std::span<const std::byte> bytes) {
-  if (load_be<uint32_t>(bytes) != request_magic) return std::nullopt;
-  return Request{.flags = load_be<uint16_t>(bytes, 4),
-                 .type = load_be<uint16_t>(bytes, 6),
-                 .cookie = load_be<uint64_t>(bytes, 8),
-                 .offset = load_be<uint64_t>(bytes, 16),
-                 .length = load_be<uint32_t>(bytes, 24)};
+size_t request_header_size(const Agreement& agreement) {
+  return agreement.extended() ? extended_request_size : request_size;
+}
+
+std::optional<Request> decode_request(std::span<const std::byte> bytes, const Agreement& agreement) {
+  if (load_be<uint32_t>(bytes) != (agreement.extended() ? extended_request_magic : request_magic)) return std::nullopt;
+  Request request{.flags = load_be<uint16_t>(bytes, 4),
+                  .type = load_be<uint16_t>(bytes, 6),
+                  .cookie = load_be<uint64_t>(bytes, 8),
+                  .offset = load_be<uint64_t>(bytes, 16),
+                  .length = agreement.extended() ? load_be<uint64_t>(bytes, 24) : load_be<uint32_t>(bytes, 24)};
+  const bool has_payload =
+      agreement.extended() ? request.has(command_flag_payload_length) : request.is(CommandType::write);
+  if (has_payload) request.payload_length = request.length;
+  // The length of its range comes with the payload.
+  if (has_payload && request.is(CommandType::block_status)) request.length = 0;
+  return request;
 }
 
 std::optional<Refusal> validate(const Request& request, const Agreement& agreement) {
-  const auto rule = std::ranges::find(rules, static_cast<CommandType>(request.type), &CommandRule::type);
+  const auto* const rule = std::ranges::find(rules, static_cast<CommandType>(request.type), &CommandRule::type);
   if (rule == rules.end()) return invalid(fmt::format("unknown command {}", request.type));
 
-  const uint16_t df = agreement.structured_replies ? 0 : command_flag_df;
-  const auto allowed = static_cast<uint16_t>((rule->flags & ~df) | command_flag_fua);
+  const auto allowed = static_cast<uint16_t>((rule->flags & ~flags_out_of_place(agreement)) | command_flag_fua);
   if ((request.flags & ~allowed) != 0) {
     return invalid(fmt::format("command {} does not take the flags {:#x}", request.type, request.flags & ~allowed));
   }
@@ -56,20 +93,11 @@ std::optional<Refusal> validate(const Request& request, const Agreement& agreeme
     if (request.offset == 0 && request.length == 0) return std::nullopt;
     return invalid(fmt::format("command {} takes neither offset nor length", request.type));
   }
-
-  const uint64_t size = agreement.chosen->disk->size();
-  if (!range_fits(request.offset, request.length, size)) {
-    return Refusal{rule->writes ? WireError::no_space : WireError::invalid,
-                   fmt::format("{} bytes at offset {} reach past the end of the export at {}", request.length,
-                               request.offset, size)};
+  if (auto refusal = validate_length(request, agreement, rule->writes)) return refusal;
+  if (request.is(CommandType::block_status)) return validate_block_status(request, agreement);
+  if (request.is(CommandType::write) && request.payload_length != request.length) {
+    return invalid("a write without the flag that says its payload follows");
   }
-  const bool carries_payload = request.is(CommandType::read) || request.is(CommandType::write);
-  if (carries_payload && request.length > max_payload) {
-    return invalid(fmt::format("{} bytes are more than the announced maximum of {}", request.length, max_payload));
-  }
-  if (!request.is(CommandType::block_status)) return std::nullopt;
-  if (!agreement.may_ask_block_status()) return invalid("no metadata context was negotiated for this export");
-  if (request.length == 0) return invalid("block status of no bytes");
   return std::nullopt;
 }
 

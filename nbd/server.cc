@@ -21,7 +21,6 @@
 #include <cerrno>
 #include <csignal>
 #include <list>
-#include <set>
 #include <thread>
 #include <unordered_set>
 #include <vector>
@@ -63,7 +62,7 @@ void block_sigpipe() {
 
 class Server::Core {
  public:
-  Core(Exports exports, const ServerOptions& options)
+  Core(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options)
       : exports_(std::move(exports)),
         options_(options),
         memory_(options.limits.total_memory),
@@ -97,11 +96,11 @@ class Server::Core {
   void wait() {
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
-    flush_disks();
+    exports_->flush();
   }
 
   bool running() const { return !threads_.empty(); }
-  const Exports& exports() const { return exports_; }
+  const ExportCatalog& exports() const { return *exports_; }
   const Listener& listener() const { return listener_; }
 
  private:
@@ -139,7 +138,7 @@ class Server::Core {
     std::shared_ptr<Session> session;
     try {
       if (sessions_.size() >= options_.limits.connections) return;
-      session = std::make_shared<Session>(SessionContext{loop_, exports_, options_.limits, memory_, buffers_},
+      session = std::make_shared<Session>(SessionContext{loop_, *exports_, options_.limits, memory_, buffers_},
                                           std::move(socket),
                                           [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
@@ -192,19 +191,7 @@ class Server::Core {
     work_.reset();
   }
 
-  void flush_disks() {
-    std::set<Disk*> flushed;
-    for (const Export& served : exports_.all()) {
-      if (!served.writable() || !flushed.insert(served.disk.get()).second) continue;
-      try {
-        served.disk->flush();
-      } catch (const Error& error) {
-        throw error.within(fmt::format("export '{}'", printable(served.name)));
-      }
-    }
-  }
-
-  Exports exports_;
+  const std::shared_ptr<const ExportCatalog> exports_;
   const ServerOptions options_;
   MemoryAccount memory_;
   BufferPool buffers_;
@@ -225,8 +212,11 @@ class Server::Core {
   std::vector<std::thread> threads_;
 };
 
-Server::Server(Exports exports, const ServerOptions& options)
+Server::Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options)
     : core_(std::make_unique<Core>(std::move(exports), options)) {}
+
+Server::Server(Exports exports, const ServerOptions& options)
+    : Server(std::make_shared<const Exports>(std::move(exports)), options) {}
 
 Server::~Server() {
   if (!core_->running()) return;
@@ -241,7 +231,7 @@ Server::~Server() {
 void Server::start() { core_->start(); }
 void Server::stop() { core_->stop(); }
 void Server::wait() { core_->wait(); }
-const Exports& Server::exports() const { return core_->exports(); }
+const ExportCatalog& Server::exports() const { return core_->exports(); }
 std::string Server::uri(std::string_view export_name) const { return core_->listener().uri(export_name); }
 const std::string& Server::socket_path() const { return core_->listener().socket_path(); }
 uint16_t Server::port() const { return core_->listener().port(); }

@@ -40,6 +40,7 @@ struct ServerOptions {
 class Server {
  public:
   // Listens; throws busy where somebody else does.
+  Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options);
   Server(Exports exports, const ServerOptions& options);
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
@@ -56,7 +57,7 @@ class Server {
   // Returns when the server has stopped and everything written is on stable storage; throws when that failed.
   void wait();
 
-  const Exports& exports() const;
+  const ExportCatalog& exports() const;
   // Where clients find an export. The empty name is the default export's.
   std::string uri(std::string_view export_name) const;
   const std::string& socket_path() const;  // empty on a port

@@ -133,7 +133,7 @@ bool Session::serve(const Request& request, Buffer payload) {
   const uint64_t admitted = memory_of(request);
   const Agreement& agreement = handshake_.agreement();
   if (refusal_) {
-    answer(error_reply(request.cookie, agreement.structured_replies, refusal_->error, refusal_->message), admitted);
+    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), admitted);
     return true;
   }
   if (request.is(CommandType::read)) {
@@ -143,7 +143,7 @@ bool Session::serve(const Request& request, Buffer payload) {
         return true;
       }
     } catch (const Error& error) {
-      answer(error_reply(request.cookie, agreement.structured_replies, error), admitted);
+      answer(error_reply(reply_to(request, agreement), error), admitted);
       return true;
     }
   }
@@ -154,14 +154,15 @@ bool Session::serve(const Request& request, Buffer payload) {
 
 // Makes `request_` the next one on the wire.
 Session::Arrival Session::receive_header() {
+  const size_t header_size = request_header_size(handshake_.agreement());
   while (!request_) {
-    if (unread().size() < request_size) {
+    if (unread().size() < header_size) {
       if (const Arrival arrival = receive_input(); arrival != Arrival::ready) return arrival;
       continue;
     }
-    const auto request = decode_request(unread());
+    const auto request = decode_request(unread(), handshake_.agreement());
     if (!request || request->is(CommandType::disconnect)) return Arrival::never;
-    input_start_ += request_size;
+    input_start_ += header_size;
     request_ = request;
     refusal_ = validate(*request, handshake_.agreement());
     payload_got_ = 0;
@@ -169,17 +170,18 @@ Session::Arrival Session::receive_header() {
   return Arrival::ready;
 }
 
-// What follows the header of a write. Of a refused one it is read over, unless it is longer than we ever take:
-// then the refusal is the last that the client hears.
+// What follows the header. Of a refused request it is read over, unless it is longer than we ever take: then the
+// refusal is the last that the client hears.
 Session::Arrival Session::receive_payload() {
-  if (!request_->is(CommandType::write)) return Arrival::ready;
-  if (request_->length > max_payload) {
+  const uint64_t length = request_->payload_length;
+  if (length > max_payload) {
     draining_ = true;
+    if (!refusal_) refusal_ = Refusal{WireError::invalid, "the payload is more than the server takes"};
     return Arrival::ready;
   }
-  if (!refusal_ && payload_.size() != request_->length) payload_ = context_.buffers.take(request_->length);
-  while (payload_got_ < request_->length) {
-    const size_t missing = request_->length - payload_got_;
+  if (!refusal_ && payload_.size() != length) payload_ = context_.buffers.take(length);
+  while (payload_got_ < length) {
+    const size_t missing = length - payload_got_;
     if (const size_t have = std::min(unread().size(), missing); have > 0) {
       if (!refusal_) std::memcpy(payload_.bytes().data() + payload_got_, unread().data(), have);
       input_start_ += have;
@@ -223,7 +225,7 @@ void Session::wait_readable() {
 
 // From here on the caller must not touch what belongs to the role.
 void Session::pass_reading_role() {
-  if (unread().size() < request_size) return wait_readable();
+  if (unread().size() < request_header_size(handshake_.agreement())) return wait_readable();
   proceed_later();
 }
 
@@ -283,10 +285,7 @@ void Session::finish() {
   ended_(shared_from_this());
 }
 
-// What the request itself holds in memory while it is in flight.
-uint64_t Session::memory_of(const Request& request) {
-  const bool carries_payload = request.is(CommandType::read) || request.is(CommandType::write);
-  return carries_payload && request.length <= max_payload ? request.length : 0;
-}
+// What is refused for its size takes nothing.
+uint64_t Session::memory_of(const Request& request) { return request.memory() <= max_payload ? request.memory() : 0; }
 
 }  // namespace drydock::nbd

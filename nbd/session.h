@@ -36,7 +36,7 @@ namespace drydock::nbd {
 // What the sessions of a server share; outlives them.
 struct SessionContext {
   boost::asio::io_context& loop;
-  const Exports& exports;
+  const ExportCatalog& exports;
   const Limits& limits;
   MemoryAccount& memory;
   BufferPool& buffers;

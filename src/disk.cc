@@ -25,6 +25,7 @@ void Disk::write(GuestOffset, std::span<const std::byte>) {
   throw Error(ErrorKind::read_only, "the disk is read-only");
 }
 void Disk::zero(GuestRange, bool) { throw Error(ErrorKind::read_only, "the disk is read-only"); }
+bool Disk::zero_at_once(GuestRange, bool) { return false; }
 void Disk::discard(GuestRange) { throw Error(ErrorKind::read_only, "the disk is read-only"); }
 void Disk::flush() {}
 

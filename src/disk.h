@@ -59,6 +59,9 @@ class Disk {
   virtual void write_compressed(GuestOffset offset, std::span<const std::byte> data) { write(offset, data); }
   // With `keep_space` the host's space stays reserved (NBD_CMD_FLAG_NO_HOLE).
   virtual void zero(GuestRange range, bool keep_space);
+  // The same where it is a matter of metadata; false, and nothing has changed, where zeros would have to be written
+  // (NBD_CMD_FLAG_FAST_ZERO).
+  virtual bool zero_at_once(GuestRange range, bool keep_space);
   // A hint: the range may read as anything afterwards.
   virtual void discard(GuestRange range);
   virtual void flush();

@@ -137,20 +137,25 @@ void FileStorage::grow_to(uint64_t size) {
 }
 
 void FileStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
+  if (!zero_at_once(offset, length, keep_space)) write_zeros(offset, length);
+}
+
+bool FileStorage::zero_at_once(HostOffset offset, uint64_t length, bool keep_space) {
   check_writable();
   forget_data();
-  if (length == 0) return;
+  if (length == 0) return true;
   const auto start = static_cast<off_t>(offset.value());
   const auto count = static_cast<off_t>(length);
   if (!keep_space && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, count) == 0) {
     grow_to(offset.value() + length);
-    return;
+    return true;
   }
-  if (::fallocate(fd_.get(), FALLOC_FL_ZERO_RANGE, start, count) == 0) return;
+  // Of a device it may write zeros: no more than a client that asks for something quicker does itself.
+  if (::fallocate(fd_.get(), FALLOC_FL_ZERO_RANGE, start, count) == 0) return true;
   if (errno == ENOSPC || errno == EFBIG || errno == EIO) {
     throw system_error(errno, fmt::format("{}: zeroing {} bytes at offset {}", name_, length, offset.value()));
   }
-  write_zeros(offset, length);
+  return false;
 }
 
 void FileStorage::discard(HostOffset offset, uint64_t length) {

@@ -30,6 +30,7 @@ class FileStorage final : public Storage {
   size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
   void write(HostOffset offset, std::span<const std::byte> data) override;
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
+  bool zero_at_once(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
   void extend(uint64_t size) override;

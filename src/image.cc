@@ -61,5 +61,6 @@ void Image::clear_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
 void Image::enable_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
 void Image::disable_bitmap(const std::string&) { holds_no(*this, "bitmaps"); }
 void Image::merge_bitmap(const std::string&, const Image&, const std::string&) { holds_no(*this, "bitmaps"); }
+std::shared_ptr<const DirtyRanges> Image::dirty_ranges(const std::string&) const { holds_no(*this, "bitmaps"); }
 
 }  // namespace drydock

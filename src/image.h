@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "src/bitmap_info.h"
+#include "src/dirty_ranges.h"
 #include "src/disk.h"
 #include "src/open_gate.h"
 #include "src/preallocation.h"
@@ -106,6 +107,10 @@ class Image {
   virtual void disable_bitmap(const std::string& name);
   // Marks in `target` what a bitmap of `source`, this image or one of the same size, has marked.
   virtual void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name);
+
+  // What a bitmap marks: of an image open for writing as it is whenever it is asked, else as it is in the file. The bits
+  // live on when the image goes.
+  virtual std::shared_ptr<const DirtyRanges> dirty_ranges(const std::string& name) const;
 
   // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }

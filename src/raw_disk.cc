@@ -48,6 +48,12 @@ void RawDisk::zero(GuestRange range, bool keep_space) {
   storage_->zero(HostOffset(range.start.value()), range.length, keep_space);
 }
 
+bool RawDisk::zero_at_once(GuestRange range, bool keep_space) {
+  check_writable();
+  check_range(range);
+  return storage_->zero_at_once(HostOffset(range.start.value()), range.length, keep_space);
+}
+
 void RawDisk::discard(GuestRange range) {
   check_writable();
   check_range(range);

@@ -23,6 +23,7 @@ class RawDisk final : public Disk {
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;
+  bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override { storage_->flush(); }
   // For the image: bytes, a multiple of 512; the storage has them.

@@ -29,6 +29,11 @@ void SliceDisk::zero(GuestRange range, bool keep_space) {
   disk_->zero({outer(range.start), range.length}, keep_space);
 }
 
+bool SliceDisk::zero_at_once(GuestRange range, bool keep_space) {
+  check_range(range);
+  return disk_->zero_at_once({outer(range.start), range.length}, keep_space);
+}
+
 void SliceDisk::discard(GuestRange range) {
   check_range(range);
   disk_->discard({outer(range.start), range.length});

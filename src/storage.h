@@ -50,6 +50,8 @@ class Storage {
   // Makes the range read as zeros, growing the storage like write(). With `keep_space` the host's space for it stays
   // (or is) reserved.
   virtual void zero(HostOffset offset, uint64_t length, bool keep_space) = 0;
+  // The same where the host does it without writing zeros; false, and nothing has changed, where it does not.
+  virtual bool zero_at_once(HostOffset /*offset*/, uint64_t /*length*/, bool /*keep_space*/) { return false; }
   // Gives the host's space of the range back where it can; afterwards it reads as zeros or as before. Never grows.
   virtual void discard(HostOffset offset, uint64_t length) = 0;
   // Of a block device: nothing happens as long as `size` fits.

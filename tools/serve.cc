@@ -101,11 +101,11 @@ int run_serve(Invocation& invocation) {
   nbd::Exports exports;
   const std::vector<std::string> names = prefixes(sources);
   for (size_t i = 0; i < sources.size(); ++i) add_views(invocation, sources[i], names[i], writable, exports);
-  if (sources.size() == 1) exports.set_default(exports.all().front().name);
+  if (sources.size() == 1) exports.set_default(exports.all().front()->name);
 
   nbd::Server server(std::move(exports), options);
   server.start();
-  for (const nbd::Export& served : server.exports().all()) {
+  for (const auto& served : server.exports().list()) {
     invocation.io.out << fmt::format("{}  {}\n", server.uri(served.name), served.description);
   }
   invocation.io.out.flush();

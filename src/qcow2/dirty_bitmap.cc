@@ -46,8 +46,9 @@ uint64_t DirtyBitmap::count() const {
   return total;
 }
 
-GuestRange DirtyBitmap::next_dirty(GuestOffset from) const {
-  const uint64_t end = bits();
+GuestRange DirtyBitmap::next_dirty(GuestRange within) const {
+  const uint64_t last_byte = std::min(within.end().value(), disk_size_);
+  const uint64_t end = divide_up(last_byte, granularity());
   // The first bit from `bit` on that is set (or clear), `end` for none; whole words at a time.
   const auto find = [&](uint64_t bit, bool set) {
     while (bit < end) {
@@ -58,11 +59,11 @@ GuestRange DirtyBitmap::next_dirty(GuestOffset from) const {
     }
     return end;
   };
-  const uint64_t first = from.value() < disk_size_ ? find(from.value() >> granularity_bits_, true) : end;
-  if (first == end) return {GuestOffset(disk_size_), 0};
-  const uint64_t start = first << granularity_bits_;
+  const uint64_t first = find(within.start.value() >> granularity_bits_, true);
+  if (first >= end) return {within.end(), 0};
+  const GuestOffset start = std::max(within.start, GuestOffset(first << granularity_bits_));
   const uint64_t behind = find(first, false);
-  return {GuestOffset(start), (behind == end ? disk_size_ : behind << granularity_bits_) - start};
+  return {start, std::min(behind << granularity_bits_, last_byte) - start.value()};
 }
 
 void DirtyBitmap::clear() {
@@ -70,7 +71,12 @@ void DirtyBitmap::clear() {
 }
 
 void DirtyBitmap::merge(const DirtyBitmap& other) {
-  for (GuestRange run = other.next_dirty(GuestOffset(0)); run.length > 0; run = other.next_dirty(run.end())) mark(run);
+  GuestRange rest{GuestOffset(0), other.disk_size()};
+  while (rest.length > 0) {
+    const GuestRange run = other.next_dirty(rest);
+    mark(run);
+    rest = {run.end(), rest.end() - run.end()};
+  }
 }
 
 void DirtyBitmap::resize(uint64_t disk_size) {

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "src/dirty_ranges.h"
 #include "src/units.h"
 
 namespace drydock::qcow2 {
@@ -27,7 +28,7 @@ constexpr uint64_t bitmap_bytes(uint64_t disk_size, unsigned granularity_bits) {
   return divide_up(divide_up(disk_size, uint64_t{1} << granularity_bits), 8);
 }
 
-class DirtyBitmap {
+class DirtyBitmap final : public DirtyRanges {
  public:
   // All clear. The caller has checked the granularity and bitmap_bytes() against the limits.
   DirtyBitmap(uint64_t disk_size, unsigned granularity_bits);
@@ -42,8 +43,7 @@ class DirtyBitmap {
   bool test(uint64_t bit) const;
   // How many bits are set.
   uint64_t count() const;
-  // The first run of set bits that starts at `from` or behind it, as a range of the disk; empty for none.
-  GuestRange next_dirty(GuestOffset from) const;
+  GuestRange next_dirty(GuestRange within) const override;
 
   void clear();
   // Marks what `other`, of a disk of the same size, has marked; granularities may differ.

@@ -43,6 +43,7 @@ class Qcow2Image final : public Image {
   void enable_bitmap(const std::string& name) override;
   void disable_bitmap(const std::string& name) override;
   void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name) override;
+  std::shared_ptr<const DirtyRanges> dirty_ranges(const std::string& name) const override;
 
   // Records another backing file, or none for nothing. The disk goes on reading from the one that is open: this counts
   // from the next opening on. Also for an image opened metadata_only. As a whole or not at all; flushed.

@@ -49,6 +49,8 @@ std::shared_ptr<const DirtyBitmap> Qcow2Image::bits_of(const std::string& name) 
   return writable_disk_ ? writable_disk_->bitmaps().bits(name) : read_bitmap(*layer_->storage, header(), name);
 }
 
+std::shared_ptr<const DirtyRanges> Qcow2Image::dirty_ranges(const std::string& name) const { return bits_of(name); }
+
 void Qcow2Image::merge_bitmap(const std::string& target, const Image& source, const std::string& source_name) {
   const auto* other = dynamic_cast<const Qcow2Image*>(&source);
   if (other == nullptr) {

@@ -62,6 +62,7 @@ class WritableDisk final : public Disk {
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void write_compressed(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;
+  bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override;
 

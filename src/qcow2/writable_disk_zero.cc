@@ -32,6 +32,18 @@ void WritableDisk::zero(GuestRange range, bool keep_space) {
   zero_partial({whole_end, range.end() - whole_end});
 }
 
+bool WritableDisk::zero_at_once(GuestRange range, bool keep_space) {
+  check_range(range);
+  const Header& header = layer_->header;
+  const bool zeros_are_metadata = header.version >= 3 || (!keep_space && !layer_->backing);
+  const uint64_t unit = layer_->decoder.subcluster_size();
+  const bool has_whole = round_up(range.start.value(), unit) < aligned_end(range.end().value(), unit);
+  // The host of a raw data file may have to write.
+  if (!zeros_are_metadata || !has_whole || header.data_file_raw()) return false;
+  zero(range, keep_space);
+  return true;
+}
+
 uint64_t WritableDisk::aligned_end(uint64_t end, uint64_t alignment) const {
   return end == size() ? end : round_down(end, alignment);
 }

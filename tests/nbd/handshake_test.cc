@@ -36,7 +36,7 @@ TEST_F(nbd_handshake, go_tells_size_flags_and_block_sizes) {
   EXPECT_EQ(load_be<uint64_t>(answers[0].data, 2), test.content.size());
   const auto flags = load_be<uint16_t>(answers[0].data, 10);
   EXPECT_EQ(flags, transmission_has_flags | transmission_read_only | transmission_send_flush | transmission_send_fua |
-                       transmission_can_multi_conn);
+                       transmission_can_multi_conn | transmission_send_cache);
   EXPECT_EQ(load_be<uint32_t>(answers[1].data, 2), min_block_size);
   EXPECT_EQ(load_be<uint32_t>(answers[1].data, 6), preferred_block_size);
   EXPECT_EQ(load_be<uint32_t>(answers[1].data, 10), max_payload);
@@ -98,7 +98,7 @@ TEST_F(nbd_handshake, safety_15_every_option_with_garbage_gets_an_answer_and_the
       client.ask(Option::structured_reply);
       const auto garbage = test::random_bytes(option * 1000 + length, length);
       const auto answers = client.ask(option, garbage);
-      const bool known = (option == 3) || (option >= 5 && option <= 10);
+      const bool known = (option == 3) || (option >= 5 && option <= 11);
       EXPECT_TRUE(answers.back().type == (known ? OptionReply::error_invalid : OptionReply::error_unsupported));
       EXPECT_EQ(client.verdict(Option::list), OptionReply::ack);
     }

@@ -94,23 +94,32 @@ std::vector<OptionAnswer> RawClient::ask(uint32_t option, const Bytes& data) {
 }
 
 uint16_t RawClient::go(std::string_view name, bool structured) {
-  if (structured) {
-    ask(Option::structured_reply);
-    ask(Option::set_meta_context, context_data(name, {"base:allocation"}));
-  }
+  if (!structured) return go(name, Framing::simple, {});
+  return go(name, Framing::structured, {std::string(base_allocation)});
+}
+
+uint16_t RawClient::go(std::string_view name, Framing framing, const std::vector<std::string>& contexts) {
+  if (framing == Framing::structured) ask(Option::structured_reply);
+  if (framing == Framing::extended) ask(Option::extended_headers);
+  extended_ = framing == Framing::extended;
+  if (!contexts.empty()) ask(Option::set_meta_context, context_data(name, contexts));
   const auto answers = ask(Option::go, info_data(name));
   if (answers.back().type != OptionReply::ack) throw std::runtime_error("GO was refused: " + answers.back().text());
   return load_be<uint16_t>(answers.front().data, 10);
 }
 
-void RawClient::send_request(CommandType type, uint64_t offset, uint32_t length, uint16_t flags, uint64_t cookie) {
+void RawClient::send_request(CommandType type, uint64_t offset, uint64_t length, uint16_t flags, uint64_t cookie) {
   Bytes bytes;
-  append_be<uint32_t>(bytes, request_magic);
+  append_be<uint32_t>(bytes, extended_ ? extended_request_magic : request_magic);
   append_be<uint16_t>(bytes, flags);
   append_be<uint16_t>(bytes, static_cast<uint16_t>(type));
   append_be<uint64_t>(bytes, cookie);
   append_be<uint64_t>(bytes, offset);
-  append_be<uint32_t>(bytes, length);
+  if (extended_) {
+    append_be<uint64_t>(bytes, length);
+  } else {
+    append_be<uint32_t>(bytes, static_cast<uint32_t>(length));
+  }
   send(bytes);
 }
 
@@ -121,17 +130,20 @@ std::pair<uint32_t, uint64_t> RawClient::receive_simple() {
 }
 
 Chunk RawClient::receive_chunk() {
-  const Bytes header = receive(chunk_header_size);
-  if (load_be<uint32_t>(header) != structured_reply_magic) throw std::runtime_error("no structured reply");
+  const Bytes header = receive(extended_ ? extended_chunk_header_size : chunk_header_size);
+  if (load_be<uint32_t>(header) != (extended_ ? extended_reply_magic : structured_reply_magic)) {
+    throw std::runtime_error("no reply of the kind agreed upon");
+  }
   Chunk chunk{.flags = load_be<uint16_t>(header, 4),
               .type = load_be<uint16_t>(header, 6),
               .cookie = load_be<uint64_t>(header, 8),
               .data = {}};
-  chunk.data = receive(load_be<uint32_t>(header, 16));
+  if (extended_) chunk.offset = load_be<uint64_t>(header, 16);
+  chunk.data = receive(extended_ ? load_be<uint64_t>(header, 24) : load_be<uint32_t>(header, 16));
   return chunk;
 }
 
-std::vector<Chunk> RawClient::request(CommandType type, uint64_t offset, uint32_t length, uint16_t flags,
+std::vector<Chunk> RawClient::request(CommandType type, uint64_t offset, uint64_t length, uint16_t flags,
                                       std::span<const std::byte> payload) {
   send_request(type, offset, length, flags);
   send(payload);

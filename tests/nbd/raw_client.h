@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nbd/handshake.h"
 #include "nbd/protocol.h"
 #include "nbd/server.h"
 #include "nbd/wire.h"
@@ -30,6 +31,7 @@ struct Chunk {
   uint16_t type = 0;
   uint64_t cookie = 0;
   Bytes data;
+  uint64_t offset = 0;  // of an extended reply's header
   bool done() const { return (flags & reply_flag_done) != 0; }
   bool is(ChunkType wanted) const { return type == static_cast<uint16_t>(wanted); }
   uint32_t error() const;       // of an error chunk
@@ -66,18 +68,21 @@ class RawClient {
 
   // Into transmission, with structured replies and base:allocation or without both. Returns the transmission flags.
   uint16_t go(std::string_view name = "disk", bool structured = true);
+  // The same with this framing and these contexts; requests and replies are framed so from then on.
+  uint16_t go(std::string_view name, Framing framing, const std::vector<std::string>& contexts);
 
-  void send_request(CommandType type, uint64_t offset, uint32_t length, uint16_t flags = 0, uint64_t cookie = 1);
+  void send_request(CommandType type, uint64_t offset, uint64_t length, uint16_t flags = 0, uint64_t cookie = 1);
   std::pair<uint32_t, uint64_t> receive_simple();  // error and cookie
   Chunk receive_chunk();
   // Chunks up to the one that is marked as the last.
-  std::vector<Chunk> request(CommandType type, uint64_t offset, uint32_t length, uint16_t flags = 0,
+  std::vector<Chunk> request(CommandType type, uint64_t offset, uint64_t length, uint16_t flags = 0,
                              std::span<const std::byte> payload = {});
   // What a read yields, put together; throws for an error.
   Bytes read(uint64_t offset, uint32_t length, uint16_t flags = 0);
 
  private:
   UniqueFd socket_;
+  bool extended_ = false;
 };
 
 // The data of INFO and GO.

@@ -130,7 +130,7 @@ TEST_F(nbd_transmission, requests_of_no_bytes_succeed_without_content) {
 TEST_F(nbd_transmission, unknown_commands_and_flags_are_refused) {
   RawClient client(server);
   client.go();
-  for (const int type : {5, 8, 255, 0xFFFF}) {
+  for (const int type : {8, 9, 255, 0xFFFF}) {
     const auto answer = client.request(static_cast<CommandType>(type), 0, 0);
     EXPECT_EQ(answer[0].error(), number(WireError::invalid));
     EXPECT_THAT(answer[0].message(), HasSubstr(fmt::format("unknown command {}", type)));
@@ -139,6 +139,30 @@ TEST_F(nbd_transmission, unknown_commands_and_flags_are_refused) {
   EXPECT_EQ(client.request(CommandType::read, 0, 512, command_flag_req_one)[0].error(), number(WireError::invalid));
   EXPECT_EQ(client.request(CommandType::flush, 512, 0)[0].error(), number(WireError::invalid));
   EXPECT_EQ(client.read(0, 512, command_flag_fua), expected(0, 512));
+}
+
+TEST_F(nbd_transmission, cache_is_a_hint_that_succeeds_within_the_disk) {
+  RawClient client(server);
+  EXPECT_TRUE((client.go() & transmission_send_cache) != 0);
+  EXPECT_TRUE(client.request(CommandType::cache, 0, 3 * test_disk_part)[0].is(ChunkType::none));
+  EXPECT_TRUE(client.request(CommandType::cache, 7, 0)[0].is(ChunkType::none));
+  EXPECT_EQ(client.request(CommandType::cache, test_disk_part, 3 * test_disk_part)[0].error(),
+            number(WireError::invalid));
+  RawClient memory(server);
+  memory.go("scratch");
+  EXPECT_TRUE(memory.request(CommandType::cache, 0, test_disk_part)[0].is(ChunkType::none));
+}
+
+TEST_F(nbd_transmission, fast_zeroes_are_refused_where_they_would_be_writes) {
+  RawClient client(server);
+  EXPECT_TRUE((client.go("scratch") & transmission_send_fast_zero) != 0);
+  const Bytes data = test::random_bytes(5, 4096);
+  client.request(CommandType::write, 0, data.size(), 0, data);
+  const auto refused = client.request(CommandType::write_zeroes, 0, 4096, command_flag_fast_zero);
+  EXPECT_EQ(refused[0].error(), number(WireError::not_supported));
+  EXPECT_EQ(client.read(0, 4096), data);
+  EXPECT_TRUE(client.request(CommandType::write_zeroes, 0, 4096)[0].is(ChunkType::none));
+  EXPECT_EQ(client.read(0, 4096), Bytes(4096));
 }
 
 TEST_F(nbd_transmission, many_requests_in_flight_are_each_answered_once) {

@@ -30,16 +30,28 @@ TEST(qcow2_dirty_bitmap, runs_of_dirty_bits_are_ranges_of_the_disk) {
   bitmap.mark({GuestOffset(65536 * 3 + 5), 1});
   bitmap.mark({GuestOffset(65536 * 63), 65536 * 66});
   bitmap.mark({GuestOffset(10 * mib), mib});  // past the end
-  GuestRange run = bitmap.next_dirty(GuestOffset(0));
+  const auto behind = [&](GuestOffset from) { return bitmap.next_dirty({from, bitmap.disk_size() - from.value()}); };
+  GuestRange run = behind(GuestOffset(0));
   EXPECT_EQ(run.start.value(), 65536U * 3);
   EXPECT_EQ(run.length, 65536U);
-  run = bitmap.next_dirty(run.end());
+  run = behind(run.end());
   EXPECT_EQ(run.start.value(), 65536U * 63);
   EXPECT_EQ(run.length, 65536U * 66);
-  run = bitmap.next_dirty(run.end());
+  run = behind(run.end());
   EXPECT_EQ(run.start.value(), 10 * mib);
   EXPECT_EQ(run.length, 512U);
-  EXPECT_EQ(bitmap.next_dirty(run.end()).length, 0U);
+  EXPECT_EQ(behind(run.end()).length, 0U);
+}
+
+TEST(qcow2_dirty_bitmap, runs_end_with_the_range_that_was_asked_for) {
+  DirtyBitmap bitmap(mib, 16);
+  bitmap.mark({GuestOffset(65536 * 2), 65536 * 2});
+  const GuestRange run = bitmap.next_dirty({GuestOffset(65536 * 2 + 7), 100});
+  EXPECT_EQ(run.start.value(), 65536U * 2 + 7);
+  EXPECT_EQ(run.length, 100U);
+  EXPECT_EQ(bitmap.next_dirty({GuestOffset(7), 65536}).length, 0U);
+  EXPECT_EQ(bitmap.next_dirty({GuestOffset(7), 65536}).start.value(), 65543U);
+  EXPECT_EQ(bitmap.next_dirty({GuestOffset(65536), 65537}).length, 1U);
 }
 
 }  // namespace

@@ -78,6 +78,25 @@ TEST(qcow2_write, a_part_of_a_new_cluster_is_written_and_the_rest_reads_as_zeros
   expect_clean(image);
 }
 
+TEST(qcow2_write, zeros_at_once_need_a_whole_cluster_and_zero_clusters) {
+  const Written image = create({.size = 1024 * kib});
+  image.disk().write(GuestOffset(0), filled(256 * kib, 'a'));
+  EXPECT_FALSE(image.disk().zero_at_once({GuestOffset(65000), 1000}, false));
+  EXPECT_EQ(byte_at(image.disk(), 65536), std::byte{'a'});
+  EXPECT_TRUE(image.disk().zero_at_once({GuestOffset(65000), 80000}, false));
+  EXPECT_EQ(byte_at(image.disk(), 64999), std::byte{'a'});
+  EXPECT_EQ(byte_at(image.disk(), 65000), std::byte{0});
+  EXPECT_EQ(byte_at(image.disk(), 144999), std::byte{0});
+  EXPECT_EQ(byte_at(image.disk(), 145000), std::byte{'a'});
+
+  const Written old = create({.size = 1024 * kib, .version = 2});
+  old.disk().write(GuestOffset(0), filled(256 * kib, 'a'));
+  EXPECT_FALSE(old.disk().zero_at_once({GuestOffset(0), 128 * kib}, true));
+  EXPECT_EQ(byte_at(old.disk(), 0), std::byte{'a'});
+  EXPECT_TRUE(old.disk().zero_at_once({GuestOffset(0), 128 * kib}, false));
+  EXPECT_EQ(byte_at(old.disk(), 0), std::byte{0});
+}
+
 TEST(qcow2_write, clusters_that_are_ours_are_written_in_place) {
   const Written image = create({.size = 1024 * kib});
   image.disk().write(GuestOffset(0), filled(64 * kib, 'a'));

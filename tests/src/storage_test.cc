@@ -106,6 +106,22 @@ TEST(raw_disk, zero_and_discard_make_holes) {
   for (size_t i = 0; i < 512 << 10; ++i) ASSERT_EQ(bytes[i], std::byte{0});
 }
 
+TEST(raw_disk, zeros_at_once_where_the_host_makes_them) {
+  const test::TempDir dir;
+  const std::string path = dir.file("full.raw");
+  test::write_file(path, test::random_bytes(4, 1 << 20));
+  RawDisk file(FileStorage::open(path, true), RawOrigin::given);
+  EXPECT_TRUE(file.zero_at_once({GuestOffset(4096), 8192}, false));
+  std::byte byte{1};
+  file.read(GuestOffset(5000), {&byte, 1});
+  EXPECT_EQ(byte, std::byte{0});
+
+  RawDisk memory(std::make_shared<MemoryStorage>(std::vector<std::byte>(4096, std::byte{7})), RawOrigin::given);
+  EXPECT_FALSE(memory.zero_at_once({GuestOffset(0), 4096}, false));
+  memory.read(GuestOffset(0), {&byte, 1});
+  EXPECT_EQ(byte, std::byte{7});
+}
+
 TEST(raw_disk, safety_8_a_probed_raw_image_refuses_to_become_qcow2) {
   const std::string header = "QFI\xfb" + std::string("\0\0\0\3", 4);
   auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>(4096));

@@ -85,8 +85,10 @@ class Amendment {
     if (*options_.format == Format::qcow2) open()->close();  // sets right what was not closed cleanly
   }
 
+  void check_format() const { check_can_amend(*options_.format); }
+
   void check() {
-    check_can_amend(*options_.format);
+    check_format();
     refuse_what_only_creation_has(given_);
     given_.check(amend_rows());
     changes_ = {.version = parse_version(given_),
@@ -105,12 +107,7 @@ class Amendment {
     qcow2::amend(*storage_, changes_,
                  [&](uint64_t done, uint64_t total) { progress.advance_to(done * steps / total); });
     if (const auto size = given_.size("size")) resize(*size);
-    if (changes_.version == 2U && qcow2::read_header(*storage_).version > 2) {
-      const auto image = open();
-      dynamic_cast<qcow2::Qcow2Image&>(*image).expand_zero_clusters();
-      image->close();
-      qcow2::downgrade(*storage_);
-    }
+    if (changes_.version == 2U && qcow2::read_header(*storage_).version > 2) give_up_version_3();
     progress.finish();
   }
 
@@ -121,6 +118,16 @@ class Amendment {
     std::array<std::byte, 512> start{};
     read_or_zero(*storage_, HostOffset(0), start);
     return probe_format(start);
+  }
+
+  // Version 2 has no bitmaps: they are given up, as qemu-img gives them up.
+  void give_up_version_3() const {
+    qcow2::check_downgrade(*storage_);
+    const auto image = open();
+    for (const BitmapInfo& bitmap : image->bitmaps()) image->remove_bitmap(bitmap.name);
+    dynamic_cast<qcow2::Qcow2Image&>(*image).expand_zero_clusters();
+    image->close();
+    qcow2::downgrade(*storage_);
   }
 
   void resize(uint64_t size) const {
@@ -146,6 +153,7 @@ void print_help(const Invocation& invocation) {
 bool amend(const Invocation& invocation, const std::string& word, OptionString& given) {
   auto amendment = told_in_its_words(invocation, word, [&] { return Amendment(invocation, given); });
   if (given.asks_for_help()) {
+    amendment.check_format();
     invocation.io.out << "Amend options for 'qcow2':\n" << option_help(amend_rows());
     return false;
   }

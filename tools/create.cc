@@ -59,25 +59,25 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   }
 }
 
-Format format_of(const Invocation& invocation) {
+// Without a file to name, the list of a format's options was asked for.
+Format format_of(const Invocation& invocation, const std::string& file) {
   const std::string name = invocation.options.value("format").value_or("raw");
-  if (!invocation.as_incumbent || format_by_name(name) || invocation.arguments.empty()) return parse_format(name);
-  throw Error(ErrorKind::invalid,
-              fmt::format("{}: Unknown file format '{}'", printable(invocation.arguments[0]), printable(name)));
+  if (!invocation.as_incumbent || format_by_name(name)) return parse_format(name);
+  const Error unknown(ErrorKind::invalid, fmt::format("Unknown file format '{}'", printable(name)));
+  throw file.empty() ? unknown : unknown.within(printable(file));
 }
 
 int run_create(Invocation& invocation) {
-  const Format format = format_of(invocation);
   OptionString given(invocation.options.values("options"));
   if (given.asks_for_help()) {
-    invocation.io.out << create_options_help(format, !invocation.arguments.empty());
+    invocation.io.out << create_options_help(format_of(invocation, ""), !invocation.arguments.empty());
     return 0;
   }
   if (invocation.arguments.empty()) usage_error("Expecting image file name");
   if (invocation.arguments.size() > 2) {
     usage_error(fmt::format("Unexpected argument: {}", printable(invocation.arguments[2])));
   }
-  create(invocation, format, given);
+  create(invocation, format_of(invocation, invocation.arguments[0]), given);
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "src/qcow2/header_rewrite.h"
 #include "src/qcow2/refcount_width.h"
 #include "src/qcow2/repair.h"
+#include "src/qcow2/snapshot_table.h"
 
 namespace drydock::qcow2 {
 
@@ -20,13 +21,21 @@ constexpr uint64_t version_2_refcount_bits = 16;
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 // `refcount_bits` are those that the image has by then.
-void check_downgrade(const Header& header, uint64_t refcount_bits) {
+void check_features(const Header& header, uint64_t refcount_bits) {
   if (refcount_bits != version_2_refcount_bits) invalid("compat=0.10 requires refcount_bits=16");
   if (header.has_data_file()) unsupported("Cannot downgrade an image with a data file");
   if (const uint64_t features = header.incompatible_features & ~incompatible::dirty; features != 0) {
     unsupported(fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
   }
-  if (header.bitmaps) unsupported("Cannot downgrade an image with persistent dirty bitmaps; remove them first");
+}
+
+// Of another size than the disk's, or with more of a machine's state than 32 bits count: other programs may rely on
+// what version 2 has for these, and nothing of it would be right.
+void check_snapshots_fit_version_2(const Storage& storage, const Header& header) {
+  for (const Snapshot& snapshot : read_snapshot_table(storage, header)) {
+    if (snapshot.info.disk_size == header.size && snapshot.info.vm_state_size <= UINT32_MAX) continue;
+    unsupported("Internal snapshots prevent downgrade of image");
+  }
 }
 
 void set_features(Storage& storage, const AmendOptions& options) {
@@ -66,7 +75,7 @@ void check_amend_options(const Header& header, const AmendOptions& options) {
   if (version < 3 && options.lazy_refcounts.value_or(false)) {
     invalid("Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)");
   }
-  if (version < header.version) check_downgrade(header, bits);
+  if (version < header.version) check_features(header, bits);
 }
 
 void amend(Storage& storage, const AmendOptions& options, const std::function<void(uint64_t, uint64_t)>& progress) {
@@ -93,10 +102,17 @@ void amend(Storage& storage, const AmendOptions& options, const std::function<vo
   if (header.version >= 3) set_features(storage, options);
 }
 
+void check_downgrade(const Storage& storage) {
+  const Header header = read_header(storage);
+  check_features(header, header.refcount_bits());
+  check_snapshots_fit_version_2(storage, header);
+}
+
 void downgrade(Storage& storage) {
   const Header header = read_header(storage);
   if (header.version < 3) return;
-  check_downgrade(header, header.refcount_bits());
+  check_downgrade(storage);
+  if (header.bitmaps) unsupported("Cannot downgrade an image that has persistent dirty bitmaps");
   if (header.is(incompatible::dirty)) unsupported("Cannot downgrade an image that was not closed cleanly");
   HeaderRewrite rewrite(storage);
   rewrite.set_version(2);

@@ -32,8 +32,12 @@ void check_amend_options(const Header& header, const AmendOptions& options);
 void amend(Storage& storage, const AmendOptions& options,
            const std::function<void(uint64_t done, uint64_t total)>& progress);
 
-// The last step, after amend() and a change of the size: from version 3 to 2. Zero clusters must be gone (see
-// Qcow2Image::expand_zero_clusters()).
+// Throws unsupported for an image that cannot become one of version 2, whatever is done about its bitmaps and zero
+// clusters.
+void check_downgrade(const Storage& storage);
+
+// The last step, after amend() and a change of the size: from version 3 to 2. Bitmaps must be gone, and zero clusters
+// (see Qcow2Image::expand_zero_clusters()).
 void downgrade(Storage& storage);
 
 }  // namespace drydock::qcow2

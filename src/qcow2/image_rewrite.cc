@@ -16,12 +16,6 @@ namespace {
 
 constexpr uint64_t entry_bytes = sizeof(uint64_t);
 
-std::vector<std::byte> big_endian(const std::vector<uint64_t>& numbers) {
-  std::vector<std::byte> bytes(numbers.size() * entry_bytes);
-  for (size_t i = 0; i < numbers.size(); ++i) store_be(bytes, i * entry_bytes, numbers[i]);
-  return bytes;
-}
-
 }  // namespace
 
 ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
@@ -37,6 +31,12 @@ ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
     }
   }
   next_cluster_ = to_start_ ? 0 : end_cluster_;
+}
+
+ImageRewrite::Bytes ImageRewrite::big_endian(const std::vector<uint64_t>& numbers) {
+  Bytes bytes(numbers.size() * entry_bytes);
+  for (size_t i = 0; i < numbers.size(); ++i) store_be(bytes, i * entry_bytes, numbers[i]);
+  return bytes;
 }
 
 // ---- counts
@@ -200,6 +200,8 @@ HostOffset ImageRewrite::write_new(std::span<const std::byte> bytes) {
   return offset;
 }
 
+HostOffset ImageRewrite::write_l1(const std::vector<uint64_t>& l1) { return write_new(big_endian(l1)); }
+
 void ImageRewrite::drop_empty_blocks() {
   for (auto change = changed_.begin(); change != changed_.end();) {
     const uint64_t index = change->first;
@@ -254,7 +256,7 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
     if (block(index) != nullptr) block_to_change(index);
   }
   for (uint64_t i = 0; i < l1.size(); ++i) refresh_flags(l1[i], GuestOffset(i * header.l2_coverage()));
-  const HostOffset new_l1 = write_new(big_endian(l1));
+  const HostOffset new_l1 = write_l1(l1);
   const Bytes snapshot_table = encode_snapshot_table(snapshots);
   const HostOffset new_snapshots = snapshots.empty() ? HostOffset(0) : write_new(snapshot_table);
 

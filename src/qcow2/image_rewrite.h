@@ -44,6 +44,13 @@ class ImageRewrite {
   void drop_references(const std::vector<uint64_t>& l1);
   // One reference less to the clusters of a table.
   void drop_clusters(HostOffset offset, uint64_t bytes);
+  // Leaves no zero clusters in the tables that these L1 tables lead to: they become clusters without a place, and in
+  // front of `below_end`, where that would show what is below, clusters full of zeros, which share their place. Whether
+  // there were any. Not for extended L2 entries.
+  bool expand_zeros(std::vector<std::vector<uint64_t>>& trees, GuestOffset below_end);
+
+  // Puts an L1 table into the file; where it lies.
+  HostOffset write_l1(const std::vector<uint64_t>& l1);
 
   // Makes `l1` the active L1 table of a disk of `size` bytes, and `snapshots` the snapshots; gives tables new places
   // where their flags have to change. Changes the header over through `switch_header`. The old active L1 table is
@@ -60,12 +67,16 @@ class ImageRewrite {
   void change(uint64_t cluster, int delta);
   void change_tree(const std::vector<uint64_t>& l1, int delta);
   std::vector<uint64_t> read_table(HostOffset offset) const;
+  static Bytes big_endian(const std::vector<uint64_t>& numbers);
   uint64_t find_free(uint64_t clusters);
   uint64_t allocate(uint64_t clusters);
   HostOffset write_new(std::span<const std::byte> bytes);
 
   void refresh_flags(uint64_t& l1_entry, GuestOffset guest);
-  HostOffset write_l1(const std::vector<uint64_t>& l1);
+  HostOffset zeros_for(uint64_t references);
+  void let_go_of_zeros();
+  void change_times(HostOffset offset, int delta, uint64_t times);
+  bool expand_zeros(std::vector<uint64_t>& table, GuestOffset guest, GuestOffset below_end, uint64_t trees);
   void drop_empty_blocks();
   void place_blocks();
   HostOffset place_table(uint64_t& clusters);
@@ -84,6 +95,7 @@ class ImageRewrite {
   std::set<uint64_t> given_up_;             // the same, where new places may be in front of them
   uint64_t end_cluster_ = 0;                // behind all that was in use at the beginning
   uint64_t next_cluster_ = 0;               // where new places are looked for
+  HostOffset zeros_;                        // a cluster of zeros that can still be shared; 0 for none
   bool to_start_;
 };
 

@@ -52,8 +52,8 @@ class Qcow2Image final : public Image {
   // external data file piece by piece). Bitmaps hear nothing of it: it is for who has seen to it that the guest sees no
   // change.
   void make_empty();
-  // Leaves no cluster that is marked as zeros: it is without a place then where nothing is below, and written
-  // elsewhere. Throws unsupported where a snapshot has such clusters. The guest sees no change.
+  // Leaves no cluster that is marked as zeros, in snapshots neither: it is without a place then where nothing is below,
+  // and full of zeros elsewhere. As a whole or not at all. The guest sees no change.
   void expand_zero_clusters();
 
   const Header& header() const { return layer_->header; }

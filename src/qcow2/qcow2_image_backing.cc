@@ -2,37 +2,12 @@
 //
 // Qcow2Image's changes of its place in a chain: another backing file, and an overlay emptied again.
 
-#include <algorithm>
-#include <array>
-
 #include "src/error.h"
 #include "src/qcow2/header_rewrite.h"
 #include "src/qcow2/image_rewrite.h"
 #include "src/qcow2/qcow2_image.h"
 
 namespace drydock::qcow2 {
-
-namespace {
-
-// Marked as zeros by the image itself.
-std::vector<GuestRange> zero_ranges(const Disk& disk) {
-  std::vector<GuestRange> ranges;
-  for_each_extent(disk, whole(disk), [&](const Extent& extent) {
-    if (extent.present && extent.depth == 0 && extent.zero && !extent.data) ranges.push_back(extent.range);
-  });
-  return ranges;
-}
-
-void write_zeros(Disk& disk, GuestRange range) {
-  static constexpr std::array<std::byte, 64 << 10> zeros{};
-  while (range.length > 0) {
-    const uint64_t step = std::min<uint64_t>(range.length, zeros.size());
-    disk.write(range.start, std::span(zeros).first(step));
-    range = {range.start + step, range.length - step};
-  }
-}
-
-}  // namespace
 
 void Qcow2Image::change_backing_file(const std::optional<std::string>& name, const std::optional<std::string>& format) {
   Storage& storage = *layer_->storage;
@@ -78,25 +53,26 @@ void Qcow2Image::make_empty() {
 }
 
 void Qcow2Image::expand_zero_clusters() {
-  for (size_t i = 0; i < snapshots_.size(); ++i) {
-    if (zero_ranges(*snapshot_disk(i)).empty()) continue;
-    throw Error(ErrorKind::unsupported,
-                fmt::format("{}: the snapshot '{}' has zero clusters, which version 2 does not know; delete it first",
-                            printable(path()), printable(snapshots_[i].info.name)));
-  }
   const GuestOffset below_end(layer_->backing ? round_up(layer_->backing->size(), header().cluster_size()) : 0);
-  for (const GuestRange& range : zero_ranges(*disk_)) {
-    if (range.start < below_end) write_zeros(*disk_, {range.start, std::min(range.end(), below_end) - range.start});
-  }
-  const std::vector<GuestRange> rest = zero_ranges(*disk_);  // a request like any other: not for within
   change([&] {
-    Metadata& metadata = writable_disk_->metadata();
-    for (const GuestRange& range : rest) {
-      for (GuestOffset start = range.start; start < range.end();) {
-        start += metadata.discard({start, range.end() - start}, Discarded::unallocated);
-      }
+    ImageRewrite rewrite(*layer_);
+    std::vector<std::vector<uint64_t>> trees{rewrite.read_l1(header().l1_offset, header().l1_entries)};
+    for (const Snapshot& snapshot : snapshots_) {
+      trees.push_back(rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries));
     }
-    metadata.settle();
+    const std::vector<std::vector<uint64_t>> old = trees;
+    if (!rewrite.expand_zeros(trees, below_end)) return;
+    std::vector<Snapshot> snapshots = snapshots_;
+    for (size_t i = 0; i < snapshots.size(); ++i) {
+      const std::vector<uint64_t>& l1 = trees[i + 1];
+      if (l1 == old[i + 1]) continue;
+      rewrite.drop_clusters(snapshots[i].l1_offset, l1.size() * sizeof(uint64_t));
+      snapshots[i].l1_offset = rewrite.write_l1(l1);
+    }
+    rewrite.drop_clusters(header().l1_offset, trees[0].size() * sizeof(uint64_t));
+    drop_snapshot_table(rewrite);
+    rewrite.finish(trees[0], header().size, snapshots, header_switch());
+    writable_disk_->read_again();
   });
 }
 

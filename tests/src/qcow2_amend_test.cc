@@ -57,6 +57,14 @@ class Overlay {
     return other;
   }
 
+  void let_go_of_base() { backing_ = nullptr; }
+  // Another disk over the same base.
+  Overlay with_contents_of(const std::shared_ptr<MemoryStorage>& storage) const {
+    Overlay other = with_bytes(crash::bytes_of(*storage));
+    other.contents_ = test::bytes_of(*open(storage, false)->disk());
+    return other;
+  }
+
   std::shared_ptr<Image> open(const std::shared_ptr<Storage>& storage, bool writable) const {
     return Image::open(storage, crash::open_options(crash::Configuration{}, nullptr, backing_, writable));
   }
@@ -155,6 +163,55 @@ TEST(qcow2_amend, safety_3_a_version_up_and_down_survives_a_crash_anywhere) {
   });
 }
 
+TEST(qcow2_amend, safety_3_snapshots_lose_their_zero_clusters_whenever_the_power_fails) {
+  for (const bool on_base : {false, true}) {
+    Overlay plain({.cluster_size = 4096});
+    const auto made = std::make_shared<MemoryStorage>(plain.bytes(), "image");
+    if (!on_base) {
+      store_backing_file(*made, std::nullopt, std::nullopt);
+      plain.let_go_of_base();
+    }
+    {
+      const auto image = plain.open(made, true);
+      image->create_snapshot("one");
+      image->create_snapshot("two");
+      image->disk()->zero({GuestOffset(0), 8192}, false);
+      image->disk()->write(GuestOffset(64 << 10), test::random_bytes(3, 4096));
+      image->close();
+    }
+    const Overlay overlay = plain.with_contents_of(made);
+    const auto snapshot = test::bytes_of(*overlay.open(made, false)->snapshot_disk(1));
+    overlay.expect_safe(on_base ? "on a base" : "alone", [&](const std::shared_ptr<Storage>& storage) {
+      const auto image = overlay.open(storage, true);
+      dynamic_cast<Qcow2Image&>(*image).expand_zero_clusters();
+      image->close();
+      downgrade(*storage);
+      EXPECT_EQ(read_header(*storage).version, 2U);
+      const auto old = overlay.open(storage, false);
+      EXPECT_EQ(test::bytes_of(*old->snapshot_disk(0)), snapshot);
+      EXPECT_EQ(test::bytes_of(*old->snapshot_disk(1)), snapshot);
+    });
+  }
+}
+
+TEST(qcow2_amend, a_cluster_of_zeros_is_shared_no_more_often_than_its_count_can_tell) {
+  constexpr uint64_t size = 512 * 70'000;
+  const auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
+  const auto base = std::make_shared<MemoryStorage>(test::random_bytes(1, size), "base", false);
+  create(*storage, {.size = size, .cluster_size = 512, .backing_file = "base", .backing_format = "raw"});
+  const auto image =
+      Image::open(std::shared_ptr<Storage>(storage), crash::open_options(crash::Configuration{}, nullptr, base, true));
+  image->disk()->zero({GuestOffset(0), size}, false);
+  dynamic_cast<Qcow2Image&>(*image).expand_zero_clusters();
+  std::vector<std::byte> read(size);
+  image->disk()->read(GuestOffset(0), read);
+  EXPECT_EQ(read, std::vector<std::byte>(size));
+  image->close();
+  const CheckResult found = check(*storage);
+  EXPECT_EQ(found.corruptions + found.check_errors + found.leaks, 0U);
+  EXPECT_LT(storage->size(), 2U << 20);
+}
+
 TEST(qcow2_amend, downgrades_nothing_that_needs_version_3) {
   const auto refusal = [](const CreateOptions& options) {
     MemoryStorage storage({}, "image");
@@ -168,6 +225,16 @@ TEST(qcow2_amend, downgrades_nothing_that_needs_version_3) {
   dirty.set64(72, incompatible::dirty);
   MemoryStorage storage(dirty.bytes(), "dirty");
   EXPECT_THAT(error_of([&] { downgrade(storage); }).what(), HasSubstr("not closed cleanly"));
+
+  const Overlay overlay({.cluster_size = 4096}, true);
+  const auto other_size = std::make_shared<MemoryStorage>(overlay.bytes(), "image");
+  overlay.open(other_size, true)->resize(2 * disk_size, Preallocation::off);
+  EXPECT_THAT(error_of([&] { check_downgrade(*other_size); }).what(),
+              HasSubstr("Internal snapshots prevent downgrade of image"));
+  const auto with_bitmap = std::make_shared<MemoryStorage>(overlay.bytes(), "image");
+  overlay.open(with_bitmap, true)->add_bitmap("bitmap", std::nullopt, true);
+  check_downgrade(*with_bitmap);
+  EXPECT_THAT(error_of([&] { downgrade(*with_bitmap); }).what(), HasSubstr("has persistent dirty bitmaps"));
 }
 
 TEST(qcow2_backing, safety_3_another_backing_file_survives_a_crash_anywhere) {

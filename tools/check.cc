@@ -153,6 +153,8 @@ int run_check(Invocation& invocation) {
       invocation.warn("This image format does not support checks");
       return static_cast<int>(no_check);
     }
+    // Under drydock's own name an image whose base is gone can be checked and repaired.
+    const auto below = invocation.as_incumbent ? open_chain_below(invocation, *image) : nullptr;
     return repairing ? check_and_repair(invocation, path, *image) : check_only(invocation, path, *image);
   });
 }

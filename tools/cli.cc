@@ -33,10 +33,29 @@ std::string long_label(const OptionSpec& spec) {
   return spec.long_name.empty() ? "" : fmt::format("--{}", spec.long_name);
 }
 
-// The same as qemu-img says it.
+// An option that qemu-img would not take, in its words and in getopt's.
+class WrongOption : public Error {
+ public:
+  WrongOption(const std::string& message, std::string to_getopt)
+      : Error(ErrorKind::usage, message), to_getopt_(std::move(to_getopt)) {}
+  const std::string& to_getopt() const { return to_getopt_; }
+
+ private:
+  std::string to_getopt_;
+};
+
 [[noreturn]] void refuse_as_qemu_img(int answer, std::string_view word) {
-  usage_error(answer == ':' ? fmt::format("missing argument for option '{}'", printable(word))
-                            : fmt::format("unrecognized option '{}'", printable(word)));
+  const std::string typed = printable(word);
+  const bool is_letter = optopt != 0 && optopt < first_long_value;
+  const std::string letter = is_letter ? printable(std::string(1, static_cast<char>(optopt))) : "";
+  if (answer == ':') {
+    throw WrongOption(fmt::format("missing argument for option '{}'", typed),
+                      is_letter ? fmt::format("option requires an argument -- '{}'", letter)
+                                : fmt::format("option '{}' requires an argument", typed));
+  }
+  throw WrongOption(
+      fmt::format("unrecognized option '{}'", typed),
+      is_letter ? fmt::format("invalid option -- '{}'", letter) : fmt::format("unrecognized option '{}'", typed));
 }
 
 // getopt's answer to an option that it will not take, in words. `word` is the one before optind; it holds the option
@@ -258,6 +277,13 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
     io.out.flush();
     if (!io.out) throw Error(ErrorKind::io, "writing the output failed");
     return status;
+  } catch (const WrongOption& wrong) {
+    if (command.help_for_wrong_option) {
+      io.err << fmt::format("{}: {}\n", command.name, wrong.to_getopt());
+      io.out << qemu_img_help();
+      return 0;
+    }
+    tell(invocation, wrong, as_qemu_img);
   } catch (const Error& error) {
     tell(invocation, error, as_qemu_img);
     if (error.kind() != ErrorKind::usage && error.kind() != ErrorKind::interrupted) return command.failure_status;

@@ -82,6 +82,8 @@ struct Command {
   // The last word is an argument though it may look like an option: "-5G".
   bool last_word_may_be_negative = false;
   int failure_status = 1;
+  // Under qemu-img's name a wrong option is told in getopt's words, and answered with the help and status 0.
+  bool help_for_wrong_option = false;
 };
 
 // Runs `command` on the words behind its name. --help and --version are answered here for every command.

@@ -6,9 +6,11 @@
 #include <cstdlib>
 #include <limits>
 
+#include "src/chain.h"
 #include "src/error.h"
 #include "src/image_lock.h"
 #include "src/image_part.h"
+#include "src/qcow2/qcow2_image.h"
 #include "tools/image_opts.h"
 #include "tools/size_argument.h"
 #include "tools/worded_error.h"
@@ -147,6 +149,17 @@ void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> laye
   for (; layer && layer.get() != end; layer = layer->backing()) {
     if (const auto* file = dynamic_cast<const FileStorage*>(&layer->storage())) lock_against_writers(*file);
   }
+}
+
+std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, const Storage& image) {
+  const qcow2::Header header = qcow2::read_header(image);
+  OpenOptions options = read_image_options(invocation);
+  if (!options.backing_format) options.backing_format = Format::raw;
+  Chain chain(options);
+  chain.identities.push_back(image.identity());
+  auto below = qcow2::open_backing_file(header, image.name(), chain);
+  lock_layers(invocation, below);
+  return below;
 }
 
 void warn_of_snapshots(const Invocation& invocation, const Image& image) {

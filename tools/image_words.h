@@ -40,6 +40,11 @@ void refuse_force_share(const Invocation& invocation, const std::string& word);
 // are open; not with -U. Throws busy. For work whose result rests on what they hold.
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end = nullptr);
 
+// What qemu-img opens, and locks, below a qcow2 image before it does anything, for a command that needs nothing of it
+// but fails where it fails. A backing file whose format is not recorded is opened for its name alone. To be kept until
+// the command is done; null where nothing is below.
+std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, const Storage& image);
+
 // What is below an image with internal snapshots is about to change for them too, and they cannot take in what they
 // need. Not under the name qemu-img, which says nothing.
 void warn_of_snapshots(const Invocation& invocation, const Image& image);

@@ -96,6 +96,7 @@ const Command& measure_command() {
                           force_share_option(),
                       }),
       .run = run_measure,
+      .help_for_wrong_option = true,
   };
   return command;
 }

@@ -48,6 +48,13 @@ Request parse_request(const Invocation& invocation) {
                                                   printable(request.backing.value_or("")), why));
 }
 
+void change_backing(qcow2::Qcow2Image& overlay, const Request& request) try {
+  overlay.change_backing_file(request.backing, request.backing ? request.format : std::nullopt);
+} catch (const Error& error) {
+  throw without_name(error, overlay.path())
+      .within(fmt::format("Could not change the backing file to '{}'", printable(request.backing.value_or(""))));
+}
+
 void check_format(const Request& request) {
   if (request.format && !format_by_name(*request.format)) {
     throw Error(ErrorKind::invalid, fmt::format("Invalid format name: '{}'", printable(*request.format)));
@@ -105,7 +112,7 @@ void take_in(const Invocation& invocation, const Request& request, qcow2::Qcow2I
   const auto below_disk = below == nullptr ? nullptr : below->disk();
   take_in_differences(*disk, below_disk.get(), options);
   disk->flush();
-  overlay.change_backing_file(request.backing, request.format);
+  change_backing(overlay, request);
   progress.finish();
 }
 
@@ -129,7 +136,7 @@ void rebase_in_name(const Invocation& invocation, const Request& request, OpenOp
   options.metadata_only = true;
   const auto image = open_image(invocation, request.image, options);
   check_format(request);
-  as_overlay(*image, request).change_backing_file(request.backing, request.backing ? request.format : std::nullopt);
+  change_backing(as_overlay(*image, request), request);
 }
 
 int run_rebase(Invocation& invocation) {

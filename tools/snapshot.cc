@@ -74,16 +74,27 @@ void create(Image& image, const std::string& name) try { image.create_snapshot(n
   throw without_name(error, image.path()).within(fmt::format("Could not create snapshot '{}'", printable(name)));
 }
 
+std::shared_ptr<const Image> look_below(const Invocation& invocation, const Image& image, const std::string& word) {
+  if (image.format() != Format::qcow2) return nullptr;
+  return told_in_its_words(invocation, word, [&] { return open_chain_below(invocation, image.storage()); });
+}
+
 int run_snapshot(Invocation& invocation) {
   Request request = parse_request(invocation.options);
   // qemu-img then opens the image and does nothing.
   if (request.action == Action::none && !invocation.as_incumbent) request.action = Action::list;
+  // To qemu-img it is a name like any other; more likely a script's variable is empty.
+  if (request.action == Action::create && request.name.empty() && !invocation.as_incumbent) {
+    usage_error("a snapshot needs a name");
+  }
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
   OpenOptions options = read_image_options(invocation);
   options.writable = request.action > Action::list;
   options.metadata_only = !options.writable;
   if (options.writable) refuse_force_share(invocation, invocation.arguments[0]);
-  const auto image = open_image(invocation, invocation.arguments[0], options);
+  const std::string& word = invocation.arguments[0];
+  const auto image = open_image(invocation, word, options);
+  const auto below = options.metadata_only ? look_below(invocation, *image, word) : nullptr;
   switch (request.action) {
     case Action::none:
       return 0;

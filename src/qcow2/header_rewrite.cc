@@ -145,6 +145,20 @@ void HeaderRewrite::write_start(std::vector<std::byte> bytes) {
   storage_.flush();
 }
 
+// Where that takes nothing from the old header: it has nothing there, or the same.
+bool HeaderRewrite::can_store_rest_first(const std::vector<std::byte>& whole) const {
+  if (std::max(extensions_end_, name_end_) <= sector_size) return true;
+  std::vector<std::byte> rest(whole.size() - sector_size);
+  read_or_zero(storage_, HostOffset(sector_size), rest);
+  return std::ranges::equal(rest, std::span(whole).subspan(sector_size));
+}
+
+void HeaderRewrite::store_rest_first(const std::vector<std::byte>& whole) {
+  storage_.write(HostOffset(sector_size), std::span(whole).subspan(sector_size));
+  storage_.flush();
+  write_start({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(sector_size)});
+}
+
 void HeaderRewrite::store() try {
   std::vector<std::byte> whole = encode();
   if (whole.size() > cluster_size_) {
@@ -161,6 +175,7 @@ void HeaderRewrite::store() try {
                     printable(storage_.name()), fields_.size(), sector_size));
   }
   finish_last_change();
+  if (can_store_rest_first(whole)) return store_rest_first(whole);
   uint64_t name_at = 0;
   const std::vector<std::byte> tail = encode_tail(name_at);
   const uint64_t aside = find_room(whole.size(), tail.size());

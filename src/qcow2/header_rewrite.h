@@ -3,7 +3,9 @@
 // HeaderRewrite: a change of anything in the first cluster of a qcow2 image, extensions and the backing file's name
 // included, that is made as a whole or not at all.
 //
-// Only the first sector changes in one piece. A header that fits into it is one write. A longer one takes two switches:
+// Only the first sector changes in one piece. A header that fits into it is one write. Behind an old one that fitted,
+// the rest of the new one is put in place first, and then the first sector changes over to it. Else it takes two
+// switches:
 //
 //   1. extensions and name are written behind all that is in use           flush
 //   2. the first sector changes over: new fields, and one extension that    flush
@@ -55,6 +57,8 @@ class HeaderRewrite {
   void finish_last_change();
   uint64_t find_room(uint64_t whole_bytes, uint64_t tail_bytes) const;
   std::vector<std::byte> first_part(uint64_t name_offset) const;
+  bool can_store_rest_first(const std::vector<std::byte>& whole) const;
+  void store_rest_first(const std::vector<std::byte>& whole);
   void write_start(std::vector<std::byte> bytes);
   void tidy(const std::vector<std::byte>& whole);
 

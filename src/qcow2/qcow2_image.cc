@@ -26,6 +26,9 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
     recover_refcounts(*storage);
     header = read_header(*storage);
   }
+  if (header.refcount_table_clusters == 0) {
+    throw Error(ErrorKind::invalid, fmt::format("{}: Image does not contain a reference count table", name));
+  }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
   set_snapshots(read_snapshot_table(*layer_->storage, layer_->header));
   if (chain.options.metadata_only) return;
@@ -38,7 +41,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
   check_refcount_blocks();
   check_snapshot_tables();
   open_data_file(chain);
-  if (!backing_) open_backing(chain);
+  if (!backing_ && !chain.options.without_backing) backing_ = open_backing_file(layer_->header, path(), chain);
   if (backing_) layer_->backing = backing_->disk();
   if (layer_->storage->writable()) prepare_for_writing();
   open_disk(std::move(l1), chain.options);
@@ -143,25 +146,25 @@ void Qcow2Image::open_data_file(const Chain& chain) {
       chain.gate->open({*header().data_file, path(), FileRole::data_file}, layer_->storage->writable());
 }
 
-void Qcow2Image::open_backing(Chain& chain) {
-  if (!header().backing_file || chain.options.without_backing) return;
-  const FileReference reference{*header().backing_file, path(), FileRole::backing_file};
+std::shared_ptr<const Image> open_backing_file(const Header& header, const std::string& path, Chain& chain) {
+  if (!header.backing_file) return nullptr;
+  const FileReference reference{*header.backing_file, path, FileRole::backing_file};
   std::optional<Format> format = chain.options.backing_format;
-  if (header().backing_format) {
-    format = format_by_name(*header().backing_format);
+  if (header.backing_format) {
+    format = format_by_name(*header.backing_format);
     if (!format) {
       throw Error(ErrorKind::unsupported,
-                  fmt::format("{}: backing file '{}' has the format '{}'; raw and qcow2 are known", printable(path()),
-                              printable(reference.name), printable(*header().backing_format)));
+                  fmt::format("{}: backing file '{}' has the format '{}'; raw and qcow2 are known", printable(path),
+                              printable(reference.name), printable(*header.backing_format)));
     }
   }
   if (!format) {
     throw Error(ErrorKind::refused,
                 fmt::format("{}: does not record the format of its backing file '{}', and guessing it is "
                             "not safe; give it with --backing-format",
-                            printable(path()), printable(reference.name)));
+                            printable(path), printable(reference.name)));
   }
-  backing_ = open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain);
+  return open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain);
 }
 
 }  // namespace drydock::qcow2

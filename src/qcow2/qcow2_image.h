@@ -14,6 +14,10 @@
 
 namespace drydock::qcow2 {
 
+// The next layer down of the image at `path`, which has this header, opened through the gate of `chain`; null where it
+// names none. Throws what opening throws, and refused for a file whose format nobody says.
+std::shared_ptr<const Image> open_backing_file(const Header& header, const std::string& path, Chain& chain);
+
 class Qcow2Image final : public Image {
  public:
   // Checks that all of the metadata that the active state needs lies in the file, and opens what the image names
@@ -81,7 +85,6 @@ class Qcow2Image final : public Image {
   void grow_l1(uint64_t size);
   void clear_last_cluster_tail(uint64_t size);
   void open_data_file(const Chain& chain);
-  void open_backing(Chain& chain);
   void check_refcount_blocks() const;
   void check_snapshot_tables() const;
 

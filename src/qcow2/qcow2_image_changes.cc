@@ -67,8 +67,8 @@ void Qcow2Image::check_snapshots_possible() const {
 
 void Qcow2Image::create_snapshot(const std::string& snapshot_name) {
   check_snapshots_possible();
-  if (snapshot_name.empty() || snapshot_name.size() > max_snapshot_name_bytes) {
-    throw Error(ErrorKind::usage, fmt::format("a snapshot's name has from 1 to {} bytes", max_snapshot_name_bytes));
+  if (snapshot_name.size() > max_snapshot_name_bytes) {
+    throw Error(ErrorKind::usage, fmt::format("a snapshot's name has at most {} bytes", max_snapshot_name_bytes));
   }
   if (snapshots_.size() >= max_snapshots) {
     throw Error(ErrorKind::unsupported,

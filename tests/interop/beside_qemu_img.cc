@@ -158,6 +158,7 @@ void ImageFolder::make_broken() const {
   patch("plain.qcow2", "l1.qcow2", 46, "\x03\x01");
   patch("plain.qcow2", "leak.qcow2", 0x20000 + 2 * 30, std::string("\0\1", 2));
   patch("plain.qcow2", "clusters.qcow2", 23, "\x40");
+  patch("plain.qcow2", "countless.qcow2", 56, std::string(4, '\0'));
 }
 
 const std::vector<std::string> good_images{

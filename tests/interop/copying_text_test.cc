@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "tests/interop/beside_qemu_img.h"
+#include "tests/support/in_process.h"
 
 namespace drydock {
 namespace {
@@ -277,6 +278,19 @@ TEST_F(copying_text, measure_says_the_same) {
       {"measure a b"},
       {"measure orphan.qcow2", "Could not open 'orphan.qcow2': Could not open backing file 'gone.qcow2'"},
   });
+}
+
+// It answers a wrong option with its help, and says that all went well.
+TEST_F(copying_text, measure_shows_the_help_for_wrong_options_alike) {
+  for (const std::string words : {"-x", "-q a.qcow2", "--foo", "-f", "--output"}) {
+    const std::string line = "measure " + words;
+    const test::Outcome own = test::as_qemu_img(split(line));
+    const test::Outcome qemu = test::qemu_img(split(line));
+    EXPECT_EQ(own.status, qemu.status) << line;
+    EXPECT_EQ(own.err, qemu.err) << line;
+    EXPECT_THAT(own.out, testing::HasSubstr("\nusage: qemu-img [standard options] command")) << line;
+  }
+  EXPECT_EQ(test::drydock({"measure", "-x"}).status, 1);
 }
 
 TEST_F(copying_text, measure_counts_the_same) {

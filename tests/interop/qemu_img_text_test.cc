@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/interop/beside_qemu_img.h"
+#include "tests/support/in_process.h"
 
 namespace drydock {
 namespace {
@@ -230,12 +231,33 @@ TEST_F(qemu_img_text, what_is_wrong_with_an_image_is_told_alike) {
        "Could not open 'feature.qcow2': Unsupported qcow2 feature(s): Unknown incompatible feature:"},
       {{"map", "l1.qcow2"}, "Could not open 'l1.qcow2': "},
       {{"info", "clusters.qcow2"}, "Could not open 'clusters.qcow2': Unsupported cluster size"},
+      {{"info", "countless.qcow2"}},
+      {{"snapshot", "-l", "countless.qcow2"}},
       {{"info", "-f", "qcow2", "disk.raw"}},
       {{"map", "-f", "qcow2", "empty"}, "Could not open 'empty': "},
       {{"info", "folder"}, "Could not open 'folder': Could not open 'folder': it is a directory"},
       {{"info", "--backing-chain", "orphan.qcow2"},
        "Could not open 'orphan.qcow2': Could not open backing file 'gone.qcow2'"},
   });
+}
+
+TEST_F(qemu_img_text, a_missing_base_ends_the_same_verbs) {
+  const std::string cause = "Could not open 'orphan.qcow2': Could not open backing file 'gone.qcow2'";
+  expect_the_same({
+      {{"check", "orphan.qcow2"}, cause},
+      {{"check", "--output=json", "orphan.qcow2"}, cause},
+      {{"check", "-r", "all", "orphan.qcow2"}, cause},
+      {{"snapshot", "-l", "orphan.qcow2"}, cause},
+      {{"snapshot", "orphan.qcow2"}, cause},
+      {{"snapshot", "-c", "x", "orphan.qcow2"}, cause},
+      {{"snapshot", "-a", "x", "orphan.qcow2"}, cause},
+      {{"snapshot", "-d", "x", "orphan.qcow2"}, cause},
+      {{"resize", "orphan.qcow2", "8M"}, cause},
+      {{"amend", "-o", "help", "orphan.qcow2"}, cause},
+      {{"bench", "-c", "1", "orphan.qcow2"}, cause},
+  });
+  EXPECT_EQ(test::drydock({"check", "orphan.qcow2"}).status, 0);
+  EXPECT_THAT(test::drydock({"snapshot", "-l", "orphan.qcow2"}).err, testing::HasSubstr("gone.qcow2"));
 }
 
 TEST_F(qemu_img_text, images_may_be_described_by_options) {
@@ -264,6 +286,7 @@ TEST_F(qemu_img_text, images_may_be_described_by_options) {
 }
 
 TEST_F(qemu_img_text, changes_are_told_and_made_alike) {
+  expect_the_same_change({{"snapshot", "-c", "", "plain.qcow2"}}, {"plain.qcow2"});
   expect_the_same_change({{"create", "-f", "qcow2", "new.qcow2", "1G"}}, {"new.qcow2"});
   expect_the_same_change({{"create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "new.qcow2"}}, {"new.qcow2"});
   expect_the_same_change({{"create", "-q", "new.raw", "1.5M"}}, {"new.raw"});

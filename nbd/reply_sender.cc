@@ -3,13 +3,10 @@
 #include "nbd/reply_sender.h"
 
 #include <sched.h>
-#include <sys/sendfile.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <chrono>
 
 namespace drydock::nbd {
@@ -22,9 +19,6 @@ constexpr std::chrono::microseconds linger_time{100};
 constexpr uint64_t linger_progress = 32 << 10;  // bytes within linger_time: 320 MB/s
 
 }  // namespace
-
-ReplySender::ReplySender(boost::asio::io_context& loop, UniqueFd socket, Events events)
-    : socket_(loop, socket.release()), events_(std::move(events)) {}
 
 void ReplySender::push(Reply reply) {
   {
@@ -41,8 +35,7 @@ void ReplySender::run() {
   while (next_batch()) {
     const Progress progress = failed_ ? Progress::failed : send_lingering();
     if (progress == Progress::would_block) {
-      socket_.async_wait(boost::asio::posix::stream_descriptor::wait_write,
-                         [self = shared_from_this()](const boost::system::error_code&) { self->run(); });
+      stream_->socket().wait_writable([self = shared_from_this()] { self->run(); });
       return;
     }
     if (progress == Progress::failed) drop_all();
@@ -93,7 +86,6 @@ ReplySender::Progress ReplySender::send_batch() {
 ReplySender::Progress ReplySender::send_memory() {
   std::array<iovec, max_iovecs> iovecs{};
   size_t count = 0;
-  size_t total = 0;
   bool more = false;  // a file follows at once
   for (size_t r = 0; r < batch_.size() && count < max_iovecs && !more; ++r) {
     const Reply& reply = batch_[r];
@@ -102,33 +94,29 @@ ReplySender::Progress ReplySender::send_memory() {
       if (more) break;
       const auto bytes = reply.memory(reply.pieces[p]);
       iovecs[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
-      total += bytes.size();
     }
   }
-  msghdr message{};
-  message.msg_iov = iovecs.data();
-  message.msg_iovlen = count;
-  const ssize_t sent = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
-  if (sent < 0) {
-    if (errno == EINTR) return Progress::sent;
-    return errno == EAGAIN ? Progress::would_block : Progress::failed;
-  }
-  advance(static_cast<size_t>(sent));
-  return static_cast<size_t>(sent) < total ? Progress::would_block : Progress::sent;
+  const Moved moved = stream_->send(std::span(iovecs).first(count), more);
+  advance(moved.bytes);
+  if (moved.outcome == Moved::Outcome::later) return Progress::would_block;
+  return moved.outcome == Moved::Outcome::done ? Progress::sent : Progress::failed;
 }
 
 ReplySender::Progress ReplySender::send_file(Reply& reply, Piece& piece) {
-  auto offset = static_cast<off_t>(piece.offset);
-  const ssize_t sent = ::sendfile(socket_.native_handle(), piece.descriptor, &offset, piece.length);
-  if (sent > 0) {
-    advance(static_cast<size_t>(sent));
-    return Progress::sent;
+  const Moved moved = stream_->send_file(piece.descriptor, piece.offset, piece.length);
+  switch (moved.outcome) {
+    case Moved::Outcome::later:
+      return Progress::would_block;
+    case Moved::Outcome::lost:
+      return Progress::failed;
+    case Moved::Outcome::broken:
+      return pad(reply, piece, moved.error);
+    case Moved::Outcome::done:
+      break;
   }
-  if (sent == 0) return pad(reply, piece, 0);  // the file has become shorter: zeros lie behind its end
-  if (errno == EINTR) return Progress::sent;
-  if (errno == EAGAIN) return Progress::would_block;
-  const bool connection_lost = errno == EPIPE || errno == ECONNRESET;
-  return connection_lost ? Progress::failed : pad(reply, piece, errno);
+  if (moved.bytes == 0) return pad(reply, piece, 0);  // the file has become shorter: zeros lie behind its end
+  advance(moved.bytes);
+  return Progress::sent;
 }
 
 // The chunk that was begun is completed with zeros; an error is told in its reply's last chunk, or, where a simple

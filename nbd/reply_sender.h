@@ -8,14 +8,13 @@
 
 #pragma once
 
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 
 #include "nbd/reply.h"
-#include "src/unique_fd.h"
+#include "nbd/stream.h"
 
 namespace drydock::nbd {
 
@@ -26,8 +25,7 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
     std::function<void()> failed;            // the connection is of no more use
   };
 
-  // `socket` is nonblocking.
-  ReplySender(boost::asio::io_context& loop, UniqueFd socket, Events events);
+  ReplySender(std::shared_ptr<Stream> stream, Events events) : stream_(std::move(stream)), events_(std::move(events)) {}
 
   void push(Reply reply);
 
@@ -45,7 +43,7 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   void finish_front();
   void drop_all();
 
-  boost::asio::posix::stream_descriptor socket_;
+  std::shared_ptr<Stream> stream_;
   Events events_;
 
   std::mutex mutex_;  // guards the two below; held for moments

@@ -2,12 +2,8 @@
 
 #include "nbd/session.h"
 
-#include <fcntl.h>
-#include <sys/socket.h>
-
 #include <algorithm>
 #include <boost/asio/post.hpp>
-#include <cerrno>
 #include <cstring>
 
 #include "nbd/commands.h"
@@ -19,33 +15,29 @@ namespace {
 // Room for a burst of request headers, yet small enough that little of a write's payload is copied twice.
 constexpr size_t input_size = 4096;
 
-UniqueFd duplicate(int descriptor) {
-  const int copy = ::fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) throw system_error(errno, "duplicating a connection");
-  return UniqueFd(copy);
-}
-
 }  // namespace
 
 Session::Session(const SessionContext& context, UniqueFd socket, Ended ended)
     : context_(context),
       ended_(std::move(ended)),
-      socket_(context.loop, socket.release()),
+      socket_(std::make_shared<Socket>(context.loop, std::move(socket))),
       handshake_timer_(context.loop),
+      stream_(std::make_shared<PlainStream>(socket_)),
       handshake_(context.exports),
       input_(input_size) {}
 
 void Session::start() {
-  sender_ = std::make_shared<ReplySender>(context_.loop, duplicate(socket_.native_handle()),
-                                          ReplySender::Events{.done =
-                                                                  [weak = weak_from_this()](const Reply& reply) {
-                                                                    if (const auto self = weak.lock())
-                                                                      self->on_reply_done(reply);
-                                                                  },
-                                                              .failed =
-                                                                  [weak = weak_from_this()] {
-                                                                    if (const auto self = weak.lock()) self->abort();
-                                                                  }});
+  const std::weak_ptr<Session> weak = weak_from_this();
+  sender_ = std::make_shared<ReplySender>(stream_, ReplySender::Events{.done =
+                                                                           [weak](const Reply& reply) {
+                                                                             const auto self = weak.lock();
+                                                                             if (self) self->on_reply_done(reply);
+                                                                           },
+                                                                       .failed =
+                                                                           [weak] {
+                                                                             const auto self = weak.lock();
+                                                                             if (self) self->abort();
+                                                                           }});
   handshake_timer_.expires_after(context_.limits.handshake);
   handshake_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& cancelled) {
     if (!cancelled && !self->in_transmission_) self->abort();
@@ -62,12 +54,12 @@ void Session::start() {
 void Session::drain() {
   draining_ = true;
   if (!in_transmission_) return abort();
-  ::shutdown(socket_.native_handle(), SHUT_RD);
+  socket_->shut_reading();
 }
 
 void Session::abort() {
   aborted_ = true;
-  ::shutdown(socket_.native_handle(), SHUT_RDWR);
+  socket_->shut();
 }
 
 void Session::proceed_later() {
@@ -209,23 +201,20 @@ Session::Arrival Session::receive_input() {
 }
 
 Session::Arrival Session::receive(std::span<std::byte> target, size_t& got) {
-  ssize_t result = 0;
-  do {
-    result = ::recv(socket_.native_handle(), target.data(), target.size(), 0);
-  } while (result < 0 && errno == EINTR);
-  if (result < 0) return errno == EAGAIN ? Arrival::later : Arrival::never;
-  got = static_cast<size_t>(result);
-  return got > 0 ? Arrival::ready : Arrival::never;
+  const Moved moved = stream_->receive(target);
+  got = moved.bytes;
+  if (moved.outcome == Moved::Outcome::later) return Arrival::later;
+  return moved.outcome == Moved::Outcome::done ? Arrival::ready : Arrival::never;
 }
 
 void Session::wait_readable() {
-  socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                     [self = shared_from_this()](const boost::system::error_code&) { self->proceed(); });
+  socket_->wait_readable([self = shared_from_this()] { self->proceed(); });
 }
 
 // From here on the caller must not touch what belongs to the role.
 void Session::pass_reading_role() {
-  if (unread().size() < request_header_size(handshake_.agreement())) return wait_readable();
+  const size_t header_size = request_header_size(handshake_.agreement());
+  if (unread().size() < header_size && !stream_->holds_received()) return wait_readable();
   proceed_later();
 }
 
@@ -281,7 +270,7 @@ void Session::release(uint64_t bytes) {
 
 void Session::finish() {
   handshake_timer_.cancel();
-  ::shutdown(socket_.native_handle(), SHUT_RDWR);
+  socket_->shut();
   ended_(shared_from_this());
 }
 

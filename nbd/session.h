@@ -17,7 +17,6 @@
 
 #include <atomic>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <functional>
 #include <memory>
@@ -29,6 +28,7 @@
 #include "nbd/reply_sender.h"
 #include "nbd/request.h"
 #include "nbd/server_limits.h"
+#include "nbd/stream.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -85,7 +85,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   SessionContext context_;
   Ended ended_;
-  boost::asio::posix::stream_descriptor socket_;  // for reading; the sender has a duplicate of its own
+  const std::shared_ptr<Socket> socket_;
   std::shared_ptr<ReplySender> sender_;
   boost::asio::steady_timer handshake_timer_;
   std::atomic<bool> in_transmission_ = false;
@@ -93,6 +93,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::atomic<bool> aborted_ = false;
 
   // The reading role's.
+  std::shared_ptr<Stream> stream_;
   Handshake handshake_;
   Bytes input_;
   size_t input_start_ = 0;

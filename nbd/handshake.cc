@@ -65,6 +65,7 @@ size_t Handshake::skip(std::span<const std::byte> input) {
   const auto skipped = static_cast<uint32_t>(std::min<size_t>(input.size(), to_skip_));
   to_skip_ -= skipped;
   if (to_skip_ > 0) return skipped;
+  if (turn_away(*this, static_cast<Option>(option_))) return skipped;
   if (option_ == static_cast<uint32_t>(Option::export_name)) {
     close();  // the one option that has no error reply
   } else if (find_option(option_) == nullptr) {
@@ -76,6 +77,7 @@ size_t Handshake::skip(std::span<const std::byte> input) {
 }
 
 void Handshake::run_option(std::span<const std::byte> data) {
+  if (turn_away(*this, static_cast<Option>(option_))) return;
   if (const OptionHandler* handler = find_option(option_)) {
     handler->handle(*this, data);
   } else {
@@ -105,6 +107,14 @@ std::shared_ptr<const Export> Handshake::find_export(std::string_view name) {
     refuse(OptionReply::error_unknown, error.what());
   }
   return nullptr;
+}
+
+// What an attacker in between may have put in before is forgotten (CVE-2021-3716); the client's flags are not options.
+void Handshake::finish_tls(std::string refusal) {
+  agreement_ = {.no_zeroes = agreement_.no_zeroes};
+  tls_.established = true;
+  tls_.refusal = std::move(refusal);
+  phase_ = Phase::negotiating;
 }
 
 void Handshake::enter_transmission(std::shared_ptr<const Export> chosen) {

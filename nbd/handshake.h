@@ -19,6 +19,7 @@
 #include "nbd/exports.h"
 #include "nbd/meta_context.h"
 #include "nbd/protocol.h"
+#include "nbd/tls.h"
 #include "nbd/wire.h"
 
 namespace drydock::nbd {
@@ -39,12 +40,20 @@ struct Agreement {
   bool may_ask_block_status() const { return !contexts.empty() && chosen && context_export == chosen; }
 };
 
+// Where a connection stands with TLS.
+struct TlsState {
+  TlsMode mode = TlsMode::off;
+  bool established = false;
+  std::string refusal;  // why the client, known by now, gets no export; empty: it may have them
+};
+
 class Handshake {
  public:
-  enum class Phase { negotiating, transmission, closed };
+  // starting_tls: NBD_OPT_STARTTLS was granted. Its answer is the last in the clear; finish_tls() goes on.
+  enum class Phase { negotiating, starting_tls, transmission, closed };
 
   // `exports` must outlive it.
-  explicit Handshake(const ExportCatalog& exports) : exports_(exports) {}
+  explicit Handshake(const ExportCatalog& exports, TlsMode tls = TlsMode::off) : exports_(exports), tls_{.mode = tls} {}
 
   // What the server says first.
   static Bytes greeting();
@@ -56,6 +65,9 @@ class Handshake {
   Phase phase() const { return phase_; }
   const Agreement& agreement() const { return agreement_; }
 
+  // The connection is encrypted now, and starts anew; with a `refusal` every option is answered by that alone.
+  void finish_tls(std::string refusal);
+
   // For option handlers.
   const ExportCatalog& exports() const { return exports_; }
   // The export that an option names; null, and the option is refused, where clients cannot have it.
@@ -64,6 +76,8 @@ class Handshake {
   void reply(OptionReply type, std::span<const std::byte> data = {});
   void refuse(OptionReply error, std::string_view message);
   void close() { phase_ = Phase::closed; }
+  const TlsState& tls() const { return tls_; }
+  void start_tls() { phase_ = Phase::starting_tls; }
   void enter_transmission(std::shared_ptr<const Export> chosen);
   // Bytes without the header of an option reply (EXPORT_NAME alone is answered so).
   Bytes& raw_output() { return *output_; }
@@ -78,6 +92,7 @@ class Handshake {
 
   const ExportCatalog& exports_;
   Agreement agreement_;
+  TlsState tls_;
   Phase phase_ = Phase::negotiating;
   bool greeted_ = false;  // the client's flags were read
   uint32_t option_ = 0;   // the one being handled

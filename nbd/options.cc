@@ -52,15 +52,6 @@ void handle_list(Handshake& handshake, std::span<const std::byte> data) {
   handshake.reply(OptionReply::ack);
 }
 
-// Nothing a client sends here is ever taken for something that came through TLS: there is none (CVE-2021-3716).
-void handle_starttls(Handshake& handshake, std::span<const std::byte> data) {
-  if (data.empty()) {
-    handshake.refuse(OptionReply::error_unsupported, "the server offers no TLS");
-  } else {
-    handshake.refuse(OptionReply::error_invalid, "NBD_OPT_STARTTLS takes no data");
-  }
-}
-
 void handle_structured_reply(Handshake& handshake, std::span<const std::byte> data) {
   if (!data.empty()) {
     handshake.refuse(OptionReply::error_invalid, "NBD_OPT_STRUCTURED_REPLY takes no data");

@@ -24,6 +24,10 @@ const OptionHandler* find_option(uint32_t option);
 // Whether the protocol allows `text` as a string: at most 4096 bytes, none of them NUL.
 bool is_protocol_string(std::string_view text);
 
+// Whether `option` was answered with a refusal because the client has to use TLS first, or may not come in at all.
+bool turn_away(Handshake& handshake, Option option);
+
+void handle_starttls(Handshake& handshake, std::span<const std::byte> data);
 void handle_info(Handshake& handshake, std::span<const std::byte> data);
 void handle_go(Handshake& handshake, std::span<const std::byte> data);
 void handle_list_meta_context(Handshake& handshake, std::span<const std::byte> data);

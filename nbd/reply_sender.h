@@ -28,6 +28,8 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   ReplySender(std::shared_ptr<Stream> stream, Events events) : stream_(std::move(stream)), events_(std::move(events)) {}
 
   void push(Reply reply);
+  // Sends into another stream from now on. All that was pushed is done.
+  void use(std::shared_ptr<Stream> stream) { stream_ = std::move(stream); }
 
  private:
   enum class Progress { sent, would_block, failed };

@@ -32,7 +32,6 @@ constexpr std::array rules{
 
 Refusal invalid(std::string message) { return {WireError::invalid, std::move(message)}; }
 
-
 // Flags that need something to have been negotiated.
 uint16_t flags_out_of_place(const Agreement& agreement) {
   return (agreement.structured() ? 0U : command_flag_df) | (agreement.extended() ? 0U : command_flag_payload_length);

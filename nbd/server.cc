@@ -66,6 +66,7 @@ class Server::Core {
       : exports_(std::move(exports)),
         options_(options),
         memory_(options.limits.total_memory),
+        credentials_(options.tls.mode == TlsMode::off ? nullptr : std::make_shared<TlsCredentials>(options.tls)),
         listener_(make_listener(options)),
         strand_(asio::make_strand(loop_)),
         signals_(strand_),
@@ -138,9 +139,9 @@ class Server::Core {
     std::shared_ptr<Session> session;
     try {
       if (sessions_.size() >= options_.limits.connections) return;
-      session = std::make_shared<Session>(SessionContext{loop_, *exports_, options_.limits, memory_, buffers_},
-                                          std::move(socket),
-                                          [this](const std::shared_ptr<Session>& ended) { forget(ended); });
+      session = std::make_shared<Session>(
+          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, options_.tls, credentials_},
+          std::move(socket), [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
       session->start();
     } catch (const std::exception&) {
@@ -195,6 +196,7 @@ class Server::Core {
   const ServerOptions options_;
   MemoryAccount memory_;
   BufferPool buffers_;
+  const std::shared_ptr<const TlsCredentials> credentials_;
   Listener listener_;
 
   asio::io_context loop_;

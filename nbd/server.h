@@ -23,6 +23,7 @@
 
 #include "nbd/exports.h"
 #include "nbd/server_limits.h"
+#include "nbd/tls.h"
 
 namespace drydock::nbd {
 
@@ -35,11 +36,12 @@ struct ServerOptions {
   unsigned threads = 0;               // 0: twice the processors, at least 4
   bool stop_on_signals = false;       // SIGINT and SIGTERM stop the server; a second one hurries it
   Limits limits;
+  TlsOptions tls;
 };
 
 class Server {
  public:
-  // Listens; throws busy where somebody else does.
+  // Listens; throws busy where somebody else does, and what is wrong with the credentials for TLS.
   Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options);
   Server(Exports exports, const ServerOptions& options);
   Server(const Server&) = delete;

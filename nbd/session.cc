@@ -23,7 +23,7 @@ Session::Session(const SessionContext& context, UniqueFd socket, Ended ended)
       socket_(std::make_shared<Socket>(context.loop, std::move(socket))),
       handshake_timer_(context.loop),
       stream_(std::make_shared<PlainStream>(socket_)),
-      handshake_(context.exports),
+      handshake_(context.exports, context.tls.mode),
       input_(input_size) {}
 
 void Session::start() {
@@ -85,6 +85,11 @@ void Session::negotiate() {
   for (;;) {
     if (aborted_ || handshake_.phase() == Handshake::Phase::closed) return stop_reading();
     if (!admit(0, 1)) return;  // the answer before this one has not left yet
+    if (handshake_.phase() == Handshake::Phase::starting_tls) {
+      release(0);  // no answer is under way, and none is to come
+      if (!start_tls()) return;
+      continue;
+    }
     Reply reply;
     const size_t used = handshake_.consume(unread(), reply.head);
     input_start_ += used;
@@ -100,6 +105,43 @@ void Session::negotiate() {
     if (arrival == Arrival::never) return stop_reading();
     if (arrival == Arrival::later) return wait_readable();
   }
+}
+
+// Whether TLS is in use now, and this thread still has the reading role.
+bool Session::start_tls() {
+  if (!tls_) {
+    // Whoever wrote what has arrived behind NBD_OPT_STARTTLS did so in the clear.
+    if (!unread().empty()) {
+      abort();
+      stop_reading();
+      return false;
+    }
+    tls_ = std::make_shared<TlsStream>(socket_, context_.credentials);
+  }
+  switch (tls_->shake_hands()) {
+    case TlsStream::Handshaking::needs_readable:
+      wait_readable();
+      return false;
+    case TlsStream::Handshaking::needs_writable:
+      socket_->wait_writable([self = shared_from_this()] { self->proceed(); });
+      return false;
+    case TlsStream::Handshaking::failed:
+      abort();
+      stop_reading();
+      return false;
+    case TlsStream::Handshaking::done:
+      break;
+  }
+  finish_tls();
+  return true;
+}
+
+void Session::finish_tls() {
+  stream_ = tls_;
+  sender_->use(tls_);
+  const TlsPeer peer = tls_->peer();
+  const bool may_come_in = context_.tls.allowed.empty() || peer.is_among(context_.tls.allowed);
+  handshake_.finish_tls(may_come_in ? "" : fmt::format("'{}' is not allowed in here", printable(peer.name)));
 }
 
 void Session::read_requests() {
@@ -270,6 +312,7 @@ void Session::release(uint64_t bytes) {
 
 void Session::finish() {
   handshake_timer_.cancel();
+  if (!aborted_) stream_->say_goodbye();
   socket_->shut();
   ended_(shared_from_this());
 }

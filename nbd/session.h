@@ -29,6 +29,7 @@
 #include "nbd/request.h"
 #include "nbd/server_limits.h"
 #include "nbd/stream.h"
+#include "nbd/tls_stream.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -40,6 +41,8 @@ struct SessionContext {
   const Limits& limits;
   MemoryAccount& memory;
   BufferPool& buffers;
+  const TlsOptions& tls;
+  std::shared_ptr<const TlsCredentials> credentials;  // null without TLS
 };
 
 class Session : public std::enable_shared_from_this<Session> {
@@ -61,6 +64,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void proceed();
   void proceed_later();
   void negotiate();
+  bool start_tls();
+  void finish_tls();
   void read_requests();
   bool serve(const Request& request, Buffer payload);
 
@@ -94,6 +99,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // The reading role's.
   std::shared_ptr<Stream> stream_;
+  std::shared_ptr<TlsStream> tls_;  // once it was begun
   Handshake handshake_;
   Bytes input_;
   size_t input_start_ = 0;

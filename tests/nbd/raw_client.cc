@@ -30,10 +30,10 @@ RawClient::RawClient(const std::string& socket_path, std::optional<uint32_t> fla
   const timeval patience{.tv_sec = 20, .tv_usec = 0};
   ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   if (!flags) return;
-  receive(18);
+  RawClient::receive(18);
   Bytes bytes;
   append_be<uint32_t>(bytes, *flags);
-  send(bytes);
+  RawClient::send(bytes);
 }
 
 void RawClient::send(std::span<const std::byte> bytes) {

@@ -48,10 +48,14 @@ class RawClient {
   explicit RawClient(const std::string& socket_path,
                      std::optional<uint32_t> flags = client_flag_fixed_newstyle | client_flag_no_zeroes);
 
-  void send(std::span<const std::byte> bytes);
-  Bytes receive(size_t count);
+  RawClient(const RawClient&) = delete;
+  RawClient& operator=(const RawClient&) = delete;
+  virtual ~RawClient() = default;
+
+  virtual void send(std::span<const std::byte> bytes);
+  virtual Bytes receive(size_t count);
   // Whether the server has hung up, nothing else having been sent before.
-  bool is_closed();
+  virtual bool is_closed();
   void half_close();
   int descriptor() const { return socket_.get(); }
 

@@ -21,7 +21,7 @@ inline constexpr uint64_t test_disk_part = 1 << 20;
 
 class TestServer {
  public:
-  explicit TestServer(const Limits& limits = {}, std::vector<Export> more = {}) {
+  explicit TestServer(const Limits& limits = {}, std::vector<Export> more = {}, const TlsOptions& tls = {}) {
     content = test::random_bytes(7, 3 * test_disk_part);
     std::fill_n(content.begin() + test_disk_part, test_disk_part, std::byte{0});
     const std::string path = dir.file("disk.raw");
@@ -43,6 +43,7 @@ class TestServer {
     ServerOptions options;
     options.socket_path = dir.file("socket");
     options.limits = limits;
+    options.tls = tls;
     server = std::make_unique<Server>(std::move(exports), options);
     server->start();
   }

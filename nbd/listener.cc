@@ -213,8 +213,8 @@ void Listener::close() {
   folder_.clear();
 }
 
-std::string Listener::uri(std::string_view export_name) const {
-  return path_.empty() ? tcp_uri(export_name, host_, port_) : unix_uri(export_name, path_);
+std::string Listener::uri(std::string_view export_name, const UriTls& tls) const {
+  return path_.empty() ? tcp_uri(export_name, host_, port_, tls) : unix_uri(export_name, path_, tls);
 }
 
 }  // namespace drydock::nbd

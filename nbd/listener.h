@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nbd/uri.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -39,7 +40,7 @@ class Listener {
 
   // The listening descriptors, nonblocking; handed out once.
   std::vector<UniqueFd> take_descriptors() { return std::move(descriptors_); }
-  std::string uri(std::string_view export_name) const;
+  std::string uri(std::string_view export_name, const UriTls& tls) const;
   const std::string& socket_path() const { return path_; }  // empty for TCP
   uint16_t port() const { return port_; }
 

@@ -100,6 +100,10 @@ class Server::Core {
     exports_->flush();
   }
 
+  std::string uri(std::string_view export_name) const {
+    return listener_.uri(export_name, credentials_ ? credentials_->uri_hints(options_.tls) : UriTls{});
+  }
+
   bool running() const { return !threads_.empty(); }
   const ExportCatalog& exports() const { return *exports_; }
   const Listener& listener() const { return listener_; }
@@ -234,7 +238,7 @@ void Server::start() { core_->start(); }
 void Server::stop() { core_->stop(); }
 void Server::wait() { core_->wait(); }
 const ExportCatalog& Server::exports() const { return core_->exports(); }
-std::string Server::uri(std::string_view export_name) const { return core_->listener().uri(export_name); }
+std::string Server::uri(std::string_view export_name) const { return core_->uri(export_name); }
 const std::string& Server::socket_path() const { return core_->listener().socket_path(); }
 uint16_t Server::port() const { return core_->listener().port(); }
 

@@ -177,6 +177,20 @@ void TlsCredentials::load_keys(const std::string& path) {
   gnutls_psk_set_server_credentials_function(made, find_key);
 }
 
+UriTls TlsCredentials::uri_hints(const TlsOptions& options) const {
+  UriTls hints{.used = true};
+  if (psk_) {
+    hints.psk_file = fs::absolute(options.psk_file).lexically_normal().string();
+    if (keys_.size() == 1) hints.user = keys_.begin()->first;
+    if (options.allowed.size() == 1) hints.user = options.allowed.front();
+    return hints;
+  }
+  const fs::path folder = fs::absolute(options.certificates).lexically_normal();
+  const bool has_what_clients_need = fs::exists(folder / "client-cert.pem") || !verify_peer_;
+  if (has_what_clients_need) hints.certificates = folder.string();
+  return hints;
+}
+
 // An unknown user gets a key that nobody has: to fail in the same way, so that nobody finds out who is known.
 int TlsCredentials::find_key(gnutls_session_t session, const char* user, gnutls_datum_t* key) {
   const auto* credentials = static_cast<const TlsCredentials*>(gnutls_session_get_ptr(session));

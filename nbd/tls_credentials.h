@@ -16,6 +16,7 @@
 #include <unordered_map>
 
 #include "nbd/tls.h"
+#include "nbd/uri.h"
 
 namespace drydock::nbd {
 
@@ -34,6 +35,9 @@ using TlsSession = GnuTlsOwned<gnutls_session_t, gnutls_deinit>;
 class TlsCredentials {
  public:
   explicit TlsCredentials(const TlsOptions& options);
+
+  // What clients on this machine need to know; `allowed` as in TlsOptions.
+  UriTls uri_hints(const TlsOptions& options) const;
 
   // A session that waits for its client's hello, without a way to move bytes. Throws bad_alloc.
   TlsSession new_session() const;

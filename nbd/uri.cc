@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <vector>
+
 namespace drydock::nbd {
 
 namespace {
@@ -23,15 +25,34 @@ std::string encoded(std::string_view text) {
   return result;
 }
 
-}  // namespace
+struct Authority {
+  std::string user;
+  std::string place;
+};
 
-std::string unix_uri(std::string_view export_name, std::string_view socket_path) {
-  return fmt::format("nbd+unix:///{}?socket={}", encoded(export_name), encoded(socket_path));
+std::string uri(std::string_view transport, const Authority& authority, std::string_view export_name,
+                std::vector<std::string> query, const UriTls& tls) {
+  if (!tls.certificates.empty()) query.push_back("tls-certificates=" + encoded(tls.certificates));
+  if (!tls.psk_file.empty()) query.push_back("tls-psk-file=" + encoded(tls.psk_file));
+  return fmt::format("{}{}://{}{}{}/{}{}{}", tls.used ? "nbds" : "nbd", transport, encoded(authority.user),
+                     authority.user.empty() ? "" : "@", authority.place, encoded(export_name), query.empty() ? "" : "?",
+                     fmt::join(query, "&"));
 }
 
-std::string tcp_uri(std::string_view export_name, std::string_view host, uint16_t port) {
+}  // namespace
+
+std::string unix_uri(std::string_view export_name, std::string_view socket_path, const UriTls& tls) {
+  return uri("+unix", {tls.user, ""}, export_name, {"socket=" + encoded(socket_path)}, tls);
+}
+
+std::string tcp_uri(std::string_view export_name, std::string_view host, uint16_t port, const UriTls& tls) {
   const bool brackets = host.find(':') != std::string_view::npos;
-  return fmt::format("nbd://{}{}{}:{}/{}", brackets ? "[" : "", host, brackets ? "]" : "", port, encoded(export_name));
+  const std::string place = fmt::format("{}{}{}:{}", brackets ? "[" : "", host, brackets ? "]" : "", port);
+  return uri("", {tls.user, place}, export_name, {}, tls);
+}
+
+std::string vsock_uri(std::string_view export_name, uint32_t cid, uint32_t port, const UriTls& tls) {
+  return uri("+vsock", {tls.user, fmt::format("{}:{}", cid, port)}, export_name, {}, tls);
 }
 
 }  // namespace drydock::nbd

@@ -38,8 +38,8 @@ const Command& copy_out_command();
 const Command& doctor_command();
 const Command& completion_command();
 
-// Those that do without libguestfs, and all of the program's, in the order in which `drydock help` lists them. Of the
-// two programs one has the first alone (front.cc).
+// Those that do without libguestfs and GnuTLS, and all of the program's, in the order in which `drydock help` lists
+// them. Of the two programs one has the first alone (front.cc).
 const std::vector<const Command*>& image_commands();
 const std::vector<const Command*>& all_commands();
 

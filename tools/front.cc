@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // The program that users call. It has the commands on images, which are done in milliseconds. Those on guests come with
-// libguestfs, and loading its sixty libraries takes longer than `info` takes for all of its work: for them, and for
-// what concerns all commands, the complete program takes over.
+// libguestfs, and loading its sixty libraries takes longer than `info` takes for all of its work; `serve` comes with
+// GnuTLS. For them, and for what concerns all commands, the complete program takes over.
 
 #include <unistd.h>
 

@@ -9,7 +9,7 @@ const std::vector<const Command*>& image_commands() {
       &create_command(), &convert_command(), &compare_command(), &measure_command(), &dd_command(),
       &bitmap_command(), &info_command(),    &check_command(),   &map_command(),     &snapshot_command(),
       &resize_command(), &rebase_command(),  &commit_command(),  &amend_command(),   &bench_command(),
-      &serve_command(),  &export_command(),  &unmount_command(),
+      &export_command(), &unmount_command(),
   };
   return commands;
 }

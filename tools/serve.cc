@@ -2,7 +2,6 @@
 //
 // drydock serve: images, their partitions and their snapshots as NBD exports.
 
-#include <charconv>
 #include <filesystem>
 #include <set>
 
@@ -10,6 +9,7 @@
 #include "src/error.h"
 #include "src/views.h"
 #include "tools/commands.h"
+#include "tools/serve_options.h"
 
 namespace drydock::cli {
 
@@ -19,29 +19,6 @@ struct Source {
   std::string path;
   std::shared_ptr<Image> image;
 };
-
-uint16_t parse_port(const std::string& text) {
-  uint16_t port = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    usage_error(fmt::format("--port {}: a number from 0 (any free port) to 65535 is expected", printable(text)));
-  }
-  return port;
-}
-
-nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
-  nbd::ServerOptions result;
-  result.stop_on_signals = true;
-  if (const auto path = options.value("socket")) {
-    if (path->empty()) usage_error("--socket needs a path");
-    result.socket_path = *path;
-  }
-  if (const auto port = options.value("port")) result.port = parse_port(*port);
-  if (const auto address = options.value("bind")) result.address = *address;
-  if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
-  if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
-  return result;
-}
 
 std::vector<Source> open_images(const Invocation& invocation, bool writable) {
   OpenOptions options = parse_open_options(invocation.options);
@@ -123,14 +100,12 @@ const Command& serve_command() {
       .summary = "serve the disk, partitions and snapshots of images over NBD",
       .synopsis = "[OPTION...] IMAGE...",
       .incumbent = "",
-      .options = join(open_options(),
-                      {
-                          {0, "rw", "", "let clients write (default: read-only)"},
-                          {'s', "snapshot", "", "let clients write, to a private file that is gone at the end"},
-                          {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
-                          {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
-                          {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},
-                      }),
+      .options = join(join(open_options(),
+                           {
+                               {0, "rw", "", "let clients write (default: read-only)"},
+                               {'s', "snapshot", "", "let clients write, to a private file that is gone at the end"},
+                           }),
+                      join(listen_options(), tls_options())),
       .run = run_serve,
   };
   return command;

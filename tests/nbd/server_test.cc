@@ -90,6 +90,14 @@ TEST(nbd_uri, names_and_paths_are_encoded) {
   EXPECT_EQ(unix_uri("snapshots/a b", "/tmp/x y?&.sock"), "nbd+unix:///snapshots/a%20b?socket=/tmp/x%20y%3F%26.sock");
   EXPECT_EQ(tcp_uri("p1", "localhost", 10809), "nbd://localhost:10809/p1");
   EXPECT_EQ(tcp_uri("p1", "::1", 10809), "nbd://[::1]:10809/p1");
+  EXPECT_EQ(vsock_uri("p1", 2, 10809), "nbd+vsock://2:10809/p1");
+}
+
+TEST(nbd_uri, tls_is_told_with_where_its_keys_are) {
+  const UriTls key{.used = true, .user = "al ice", .psk_file = "/k/a.psk"};
+  EXPECT_EQ(unix_uri("d", "/s", key), "nbds+unix://al%20ice@/d?socket=/s&tls-psk-file=/k/a.psk");
+  EXPECT_EQ(tcp_uri("d", "h", 1, {.used = true, .certificates = "/c"}), "nbds://h:1/d?tls-certificates=/c");
+  EXPECT_EQ(vsock_uri("d", 3, 1, {.used = true}), "nbds+vsock://3:1/d");
 }
 
 TEST(nbd_server, safety_14_the_socket_of_our_choice_is_for_its_owner_alone_and_goes_away) {

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/serve_options.h"
+
+#include <charconv>
+
+#include "src/error.h"
+
+namespace drydock::cli {
+
+namespace {
+
+template <class Number>
+Number parse_number(std::string_view text, std::string_view option, std::string_view expected) {
+  Number number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    usage_error(fmt::format("{} {}: {} is expected", option, printable(text), expected));
+  }
+  return number;
+}
+
+nbd::TlsMode parse_tls_mode(const std::string& text) {
+  if (text == "off") return nbd::TlsMode::off;
+  if (text == "on") return nbd::TlsMode::on;
+  if (text == "require") return nbd::TlsMode::require;
+  usage_error(fmt::format("--tls {}: off, on or require is expected", printable(text)));
+}
+
+bool parse_verify_peer(const std::string& text) {
+  if (text.empty() || text == "on") return true;
+  if (text == "off") return false;
+  usage_error(fmt::format("--tls-verify-peer={}: on or off is expected", printable(text)));
+}
+
+nbd::TlsOptions parse_tls(const ParsedOptions& options) {
+  nbd::TlsOptions tls;
+  tls.certificates = options.value("tls-certificates").value_or("");
+  tls.psk_file = options.value("tls-psk").value_or("");
+  tls.allowed = options.values("tls-allow");
+  if (const auto text = options.value("tls-verify-peer")) tls.verify_peer = parse_verify_peer(*text);
+  const bool given = !tls.certificates.empty() || !tls.psk_file.empty();
+  // Whoever has credentials ready does not mean to do without.
+  if (given) tls.mode = nbd::TlsMode::require;
+  if (const auto text = options.value("tls")) tls.mode = parse_tls_mode(*text);
+  if (!tls.certificates.empty() && !tls.psk_file.empty()) {
+    usage_error("--tls-certificates and --tls-psk exclude each other");
+  }
+  if (tls.mode != nbd::TlsMode::off && !given) usage_error("--tls needs --tls-certificates or --tls-psk");
+  if (!tls.allowed.empty() && tls.mode != nbd::TlsMode::require) {
+    usage_error("--tls-allow needs --tls require: without TLS nobody has a name");
+  }
+  if (!tls.allowed.empty() && !tls.verify_peer) {
+    usage_error("--tls-allow needs verified clients: leave out --tls-verify-peer=off");
+  }
+  return tls;
+}
+
+}  // namespace
+
+std::vector<OptionSpec> listen_options() {
+  return {
+      {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
+      {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
+      {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},
+  };
+}
+
+std::vector<OptionSpec> tls_options() {
+  return {
+      {0, "tls", "MODE", "TLS: off, on (for those who ask) or require (default with credentials)"},
+      {0, "tls-certificates", "DIR", "use ca-cert.pem, server-cert.pem and server-key.pem of this folder"},
+      {0, "tls-verify-peer", "on|off", "whether clients need a certificate that the CA has signed (default: on)", true},
+      {0, "tls-psk", "FILE", "use the pre-shared keys in FILE: lines of USER:KEY"},
+      {0, "tls-allow", "NAME", "let in only clients of this name; may be repeated"},
+  };
+}
+
+nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
+  nbd::ServerOptions result;
+  result.stop_on_signals = true;
+  if (const auto path = options.value("socket")) {
+    if (path->empty()) usage_error("--socket needs a path");
+    result.socket_path = *path;
+  }
+  if (const auto port = options.value("port")) {
+    result.port = parse_number<uint16_t>(*port, "--port", "a number from 0 (any free port) to 65535");
+  }
+  if (const auto address = options.value("bind")) result.address = *address;
+  if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
+  if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
+  result.tls = parse_tls(options);
+  return result;
+}
+
+}  // namespace drydock::cli

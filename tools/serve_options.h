@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The options of `serve` that say where to listen and whom to let in.
+
+#pragma once
+
+#include <vector>
+
+#include "nbd/server.h"
+#include "tools/cli.h"
+
+namespace drydock::cli {
+
+// Rows: --socket, --port, --bind.
+std::vector<OptionSpec> listen_options();
+// Rows: --tls, --tls-certificates, --tls-verify-peer, --tls-psk, --tls-allow.
+std::vector<OptionSpec> tls_options();
+
+// Throws usage for words that exclude each other.
+nbd::ServerOptions parse_server_options(const ParsedOptions& options);
+
+}  // namespace drydock::cli

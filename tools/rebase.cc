@@ -136,7 +136,10 @@ void rebase_in_name(const Invocation& invocation, const Request& request, OpenOp
   options.metadata_only = true;
   const auto image = open_image(invocation, request.image, options);
   check_format(request);
+  Progress progress(invocation);
+  progress.begin(1);
   change_backing(as_overlay(*image, request), request);
+  progress.finish();
 }
 
 int run_rebase(Invocation& invocation) {

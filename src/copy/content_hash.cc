@@ -2,7 +2,7 @@
 
 #include "src/copy/content_hash.h"
 
-#include <openssl/evp.h>
+#include <nettle/sha2.h>
 
 #include <algorithm>
 #include <map>
@@ -32,40 +32,31 @@ constexpr std::byte disk_mark{2};
 // A level's hashes by their index; those that are not there are of zeros.
 using Level = std::map<uint64_t, Sha256>;
 
-// One thread's.
-class Hasher {
- public:
-  Hasher() : context_(EVP_MD_CTX_new()) {
-    if (!context_) throw std::bad_alloc();
-  }
-
-  Sha256 hash(std::byte mark, std::initializer_list<std::span<const std::byte>> parts) {
-    Sha256 result{};
-    bool good = EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1 &&
-                EVP_DigestUpdate(context_.get(), &mark, 1) == 1;
-    for (const auto part : parts) good = good && EVP_DigestUpdate(context_.get(), part.data(), part.size()) == 1;
-    good = good && EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(result.data()), nullptr) == 1;
-    if (!good) throw Error(ErrorKind::unsupported, "libcrypto does not compute SHA-256 here");
-    return result;
-  }
-
-  Sha256 node(std::span<const Sha256> hashes) { return hash(node_mark, {std::as_bytes(hashes)}); }
-  // Of `fan_out` equal ones.
-  Sha256 node_of(const Sha256& hash) { return node(std::vector<Sha256>(fan_out, hash)); }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+// The library has no more to load than this needs: it starts with every command on images.
+Sha256 hash_of(std::byte mark, std::initializer_list<std::span<const std::byte>> parts) {
+  sha256_ctx context;
+  sha256_init(&context);
+  const auto update = [&](std::span<const std::byte> bytes) {
+    sha256_update(&context, bytes.size(), reinterpret_cast<const uint8_t*>(bytes.data()));
   };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
+  update(std::span(&mark, 1));
+  for (const auto part : parts) update(part);
+  Sha256 result{};
+  sha256_digest(&context, result.size(), reinterpret_cast<uint8_t*>(result.data()));
+  return result;
+}
 
-Sha256 hash_of_zero_block(Hasher& hasher) { return hasher.hash(block_mark, {std::vector<std::byte>(block_bytes)}); }
+Sha256 hash_of_node(std::span<const Sha256> hashes) { return hash_of(node_mark, {std::as_bytes(hashes)}); }
+
+// Of `fan_out` equal ones.
+Sha256 hash_of_equal_nodes(const Sha256& hash) { return hash_of_node(std::vector<Sha256>(fan_out, hash)); }
+
+Sha256 hash_of_zero_block() { return hash_of(block_mark, {std::vector<std::byte>(block_bytes)}); }
 
 // The lowest node over one piece of work: nothing for zeros.
 class Piece {
  public:
-  explicit Piece(const Disk& disk) : disk_(disk), zero_block_(hash_of_zero_block(hasher_)), block_(block_bytes) {}
+  explicit Piece(const Disk& disk) : disk_(disk), zero_block_(hash_of_zero_block()), block_(block_bytes) {}
 
   std::optional<Sha256> node(GuestRange range) {
     hashes_.assign(fan_out, zero_block_);
@@ -77,7 +68,7 @@ class Piece {
       const uint64_t end = divide_up(extent.range.end() - range.start, block_bytes);
       for (next = std::max(next, first); next < end; ++next) any = hash_block(range, next) || any;
     });
-    return any ? std::optional(hasher_.node(hashes_)) : std::nullopt;
+    return any ? std::optional(hash_of_node(hashes_)) : std::nullopt;
   }
 
  private:
@@ -87,12 +78,11 @@ class Piece {
     disk_.read(range.start + index * block_bytes, bytes);
     if (is_zero(bytes)) return false;
     std::ranges::fill(std::span(block_).subspan(length), std::byte{0});
-    hashes_[index] = hasher_.hash(block_mark, {block_});
+    hashes_[index] = hash_of(block_mark, {block_});
     return true;
   }
 
   const Disk& disk_;
-  Hasher hasher_;
   Sha256 zero_block_;
   std::vector<std::byte> block_;
   std::vector<Sha256> hashes_;
@@ -120,44 +110,43 @@ Level lowest_nodes(const Disk& disk, const std::function<void(uint64_t)>& progre
   return nodes;
 }
 
-Level nodes_above(Hasher& hasher, const Level& below, const Sha256& zeros_below) {
+Level nodes_above(const Level& below, const Sha256& zeros_below) {
   Level nodes;
   for (auto child = below.begin(); child != below.end();) {
     const uint64_t index = child->first / fan_out;
     std::vector<Sha256> hashes(fan_out, zeros_below);
     for (; child != below.end() && child->first / fan_out == index; ++child)
       hashes[child->first % fan_out] = child->second;
-    nodes[index] = hasher.node(hashes);
+    nodes[index] = hash_of_node(hashes);
   }
   return nodes;
 }
 
-Sha256 hash_of_one_block(Hasher& hasher, const Disk& disk) {
+Sha256 hash_of_one_block(const Disk& disk) {
   std::vector<std::byte> block(block_bytes);
   disk.read(GuestOffset(0), std::span(block).first(disk.size()));
-  return hasher.hash(block_mark, {block});
+  return hash_of(block_mark, {block});
 }
 
 }  // namespace
 
 Sha256 content_hash(const Disk& disk, const std::function<void(uint64_t)>& progress) {
-  Hasher hasher;
   Sha256 top{};
   if (disk.size() <= block_bytes) {
-    top = hash_of_one_block(hasher, disk);
+    top = hash_of_one_block(disk);
     if (progress) progress(disk.size());
   } else {
     Level level = lowest_nodes(disk, progress);
-    Sha256 zeros = hasher.node_of(hash_of_zero_block(hasher));
+    Sha256 zeros = hash_of_equal_nodes(hash_of_zero_block());
     for (uint64_t nodes = divide_up(disk.size(), node_bytes); nodes > 1; nodes = divide_up(nodes, fan_out)) {
-      level = nodes_above(hasher, level, zeros);
-      zeros = hasher.node_of(zeros);
+      level = nodes_above(level, zeros);
+      zeros = hash_of_equal_nodes(zeros);
     }
     top = level.empty() ? zeros : level.begin()->second;
   }
   std::array<std::byte, 8> size{};
   store_be<uint64_t>(size, 0, disk.size());
-  return hasher.hash(disk_mark, {size, top});
+  return hash_of(disk_mark, {size, top});
 }
 
 std::string hex_digits(const Sha256& hash) {

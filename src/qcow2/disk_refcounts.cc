@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "src/byteorder.h"
-#include "src/qcow2/l1_walk.h"
 #include "src/qcow2/refcount_block.h"
 
 namespace drydock::qcow2 {
@@ -18,7 +17,7 @@ constexpr size_t kept_blocks = 8;  // at most 16 MiB
 }  // namespace
 
 DiskRefcounts::DiskRefcounts(const Storage& storage, const Header& header)
-    : storage_(storage),
+    : reader_(storage),
       header_(header),
       file_size_(storage.size()),
       clusters_per_block_(header.cluster_size() * 8 / header.refcount_bits()) {
@@ -42,9 +41,9 @@ const std::vector<std::byte>* DiskRefcounts::block(uint64_t index) const {
     recent_.splice(recent_.begin(), recent_, found);
     return &recent_.front().bytes;
   }
-  if (is_hole(storage_, offset, std::min(header_.cluster_size(), file_size_ - offset.value()))) return nullptr;
-  recent_.push_front({index, std::vector<std::byte>(header_.cluster_size())});
-  read_or_zero(storage_, offset, recent_.front().bytes);
+  std::vector<std::byte> bytes(header_.cluster_size());
+  if (!reader_.read(offset, bytes)) return nullptr;
+  recent_.push_front({index, std::move(bytes)});
   if (recent_.size() > kept_blocks) recent_.pop_back();
   return &recent_.front().bytes;
 }

@@ -13,6 +13,7 @@
 
 #include "src/qcow2/check_report.h"
 #include "src/qcow2/header.h"
+#include "src/qcow2/table_reader.h"
 
 namespace drydock::qcow2 {
 
@@ -39,7 +40,7 @@ class DiskRefcounts {
     std::vector<std::byte> bytes;
   };
 
-  const Storage& storage_;
+  TableReader reader_;
   const Header& header_;
   uint64_t file_size_;
   uint64_t clusters_per_block_;

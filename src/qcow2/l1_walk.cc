@@ -14,13 +14,8 @@ constexpr uint64_t piece_bytes = 64 << 10;
 
 }  // namespace
 
-bool is_hole(const Storage& storage, HostOffset offset, uint64_t length) {
-  const StorageExtent extent = storage.extent_at(offset, length);
-  return extent.hole && extent.length >= length;
-}
-
 L1Walk::L1Walk(const Storage& storage, const Header& header)
-    : storage_(storage), header_(header), file_size_(storage.size()) {}
+    : reader_(storage), header_(header), file_size_(storage.size()) {}
 
 void L1Walk::for_each_entry(const L1Table& table, const std::function<void(uint64_t, uint64_t)>& visit) const {
   if (table.offset.value() >= file_size_) return;
@@ -29,9 +24,7 @@ void L1Walk::for_each_entry(const L1Table& table, const std::function<void(uint6
   std::vector<std::byte> piece(piece_bytes);
   for (uint64_t first = 0; first < entries; first += piece_bytes / 8) {
     const uint64_t count = std::min(piece_bytes / 8, entries - first);
-    const HostOffset offset = table.offset + first * 8;
-    if (is_hole(storage_, offset, std::min(count * 8, file_size_ - offset.value()))) continue;
-    read_or_zero(storage_, offset, std::span(piece).first(count * 8));
+    if (!reader_.read(table.offset + first * 8, std::span(piece).first(count * 8))) continue;
     for (uint64_t i = 0; i < count; ++i) {
       if (const auto entry = load_be<uint64_t>(piece, i * 8); entry != 0) visit(entry, first + i);
     }
@@ -59,9 +52,8 @@ uint64_t L1Walk::take(HostOffset l2_table) {
 
 void L1Walk::for_each_l2_entry(HostOffset l2_table, const std::function<void(const L2Entry&, uint64_t)>& visit) const {
   const uint64_t bytes = header_.cluster_size();
-  if (is_hole(storage_, l2_table, std::min(bytes, file_size_ - l2_table.value()))) return;
   std::vector<std::byte> table(bytes);
-  read_or_zero(storage_, l2_table, table);
+  if (!reader_.read(l2_table, table)) return;
   const uint64_t entry_bytes = header_.l2_entry_size();
   for (uint64_t i = 0; i < bytes / entry_bytes; ++i) {
     L2Entry entry{.descriptor = load_be<uint64_t>(table, i * entry_bytes)};

@@ -17,6 +17,7 @@
 #include "src/qcow2/header.h"
 #include "src/qcow2/l2_entry.h"
 #include "src/qcow2/reference_counts.h"
+#include "src/qcow2/table_reader.h"
 
 namespace drydock::qcow2 {
 
@@ -44,13 +45,10 @@ class L1Walk {
   void for_each_l2_entry(HostOffset l2_table, const std::function<void(const L2Entry&, uint64_t index)>& visit) const;
 
  private:
-  const Storage& storage_;
+  TableReader reader_;
   const Header& header_;
   uint64_t file_size_;
   ReferenceCounts named_;
 };
-
-// Whether the file holds nothing but a hole from `offset` on.
-bool is_hole(const Storage& storage, HostOffset offset, uint64_t length);
 
 }  // namespace drydock::qcow2

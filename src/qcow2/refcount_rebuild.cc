@@ -8,8 +8,8 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
-#include "src/qcow2/l1_walk.h"
 #include "src/qcow2/refcount_block.h"
+#include "src/qcow2/table_reader.h"
 
 namespace drydock::qcow2 {
 

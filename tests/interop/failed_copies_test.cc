@@ -210,6 +210,37 @@ TEST_F(FailedCopies, an_interrupted_conversion_leaves_nothing) {
   }
 }
 
+// The input's end comes late: the disk is large, and its data lies at its end.
+TEST_F(FailedCopies, an_interrupted_dd_leaves_nothing) {
+  const std::string large = dir_.file("large.raw");
+  run_ok({"qemu-img", "create", "-q", large, "1G"});
+  const std::string noise = dir_.file("noise");
+  for (int i = 0; i < 64; ++i) {
+    run_ok(
+        {"dd", "if=" + noise, "of=" + large, "bs=1M", fmt::format("seek={}", 16 * i), "conv=notrunc", "status=none"});
+  }
+  const std::string target = dir_.file("target.qcow2");
+  test::Process dd({test::drydock_program(), "dd", "-p", "-O", "qcow2", "if=" + large, "of=" + target});
+  ASSERT_TRUE(dd.wait_for_output("0.00/100%"));
+  dd.signal(SIGUSR1);
+  dd.signal(SIGINT);
+  EXPECT_EQ(dd.wait(), 128 + SIGINT);
+  EXPECT_THAT(dd.errors(), HasSubstr("drydock dd: interrupted at "));
+  EXPECT_THAT(dd.errors(), HasSubstr("nothing is left of the copy"));
+  EXPECT_FALSE(fs::exists(target));
+  EXPECT_THAT(unfinished_files(), IsEmpty());
+}
+
+TEST_F(FailedCopies, sigusr1_asks_how_far_a_conversion_is) {
+  test::Process slow({test::drydock_program(), "convert", "-r", "4M", "-S", "0", raw_, dir_.file("target.raw")});
+  ASSERT_TRUE(test::wait_until([&] { return !unfinished_files().empty(); }));
+  slow.signal(SIGUSR1);
+  EXPECT_EQ(slow.wait(), 0);
+  EXPECT_THAT(slow.errors(), testing::MatchesRegex(" +\\([0-9.]+/100%\\)\n"));
+  EXPECT_EQ(slow.output(), "");
+  fs::remove(dir_.file("target.raw"));
+}
+
 TEST_F(FailedCopies, an_interrupted_conversion_into_an_image_says_that_it_is_written_in_part) {
   const std::string target = dir_.file("target.raw");
   run_ok({"qemu-img", "create", "-q", target, "12M"});

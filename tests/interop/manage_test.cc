@@ -259,6 +259,25 @@ TEST_F(manage, ended_by_ctrl_c_commit_leaves_the_image_as_it_was_and_can_be_run_
   expect_same("base.qcow2", "expected.qcow2");
 }
 
+TEST_F(manage, ended_by_ctrl_c_rebase_leaves_the_old_backing_file) {
+  create("base.qcow2", "cluster_size=64k", "256M");
+  write("base.qcow2", {"write -P 1 0 256M"});
+  create("top.qcow2", "backing_file=base.qcow2,backing_fmt=qcow2", "256M");
+  remember("top.qcow2", "expected.qcow2");
+  test::Process rebase({test::drydock_program(), "rebase", "-c", "-p", "-b", "", path("top.qcow2")});
+  ASSERT_TRUE(rebase.wait_for_output("0.00/100%"));
+  rebase.signal(SIGUSR1);
+  rebase.signal(SIGINT);
+  EXPECT_EQ(rebase.wait(), 128 + SIGINT);
+  EXPECT_THAT(rebase.errors(),
+              HasSubstr("the backing file is the old one still, and the image is sound; run it again"));
+  EXPECT_THAT(run_ok({"qemu-img", "info", path("top.qcow2")}), HasSubstr("backing file: base.qcow2"));
+  expect_same("top.qcow2", "expected.qcow2");
+  expect_clean("top.qcow2");
+  expect_done({"rebase", "-b", "", path("top.qcow2")});
+  expect_same("top.qcow2", "expected.qcow2");
+}
+
 TEST_F(manage, ended_by_ctrl_c_preallocation_leaves_the_old_size) {
   create("guest.qcow2", "cluster_size=64k", "4M");
   write("guest.qcow2", {"write -P 1 0 4M"});

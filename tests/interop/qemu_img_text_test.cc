@@ -4,6 +4,9 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <regex>
+
 #include "tests/interop/beside_qemu_img.h"
 #include "tests/support/in_process.h"
 
@@ -354,6 +357,39 @@ TEST_F(qemu_img_text, sizes_snapshots_and_bitmaps_of_every_kind_are_changed_alik
       {"new.qcow2"});
   expect_the_same_change({{"create", "-f", "qcow2", "-o", "preallocation=falloc,cluster_size=4k", "new.qcow2", "4M"}},
                          {"new.qcow2"});
+}
+
+// The numbers that -p shows.
+std::vector<double> percentages(const std::string& output) {
+  std::vector<double> numbers;
+  const std::regex shown("([0-9.]+)/100%");
+  for (std::sregex_iterator at(output.begin(), output.end(), shown), end; at != end; ++at) {
+    numbers.push_back(std::stod((*at)[1]));
+  }
+  return numbers;
+}
+
+TEST_F(qemu_img_text, progress_begins_and_ends_alike_and_never_goes_back) {
+  for (const std::vector<std::string>& line :
+       {std::vector<std::string>{"convert", "-p", "-O", "qcow2", "top.qcow2", "new.qcow2"},
+        {"convert", "-p", "-c", "-O", "qcow2", "plain.qcow2", "new.qcow2"},
+        {"compare", "-p", "plain.qcow2", "compressed.qcow2"},
+        {"commit", "-p", "top.qcow2"},
+        {"rebase", "-p", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"},
+        {"rebase", "-p", "-b", "", "top.qcow2"},
+        {"rebase", "-p", "-u", "-b", "base.qcow2", "-F", "qcow2", "top.qcow2"},
+        {"amend", "-p", "-o", "refcount_bits=64", "plain.qcow2"}}) {
+    images_->make_copies();
+    images_->enter("a");
+    const std::vector<double> own = percentages(as_qemu_img(line).out);
+    images_->enter("b");
+    const std::vector<double> qemu = percentages(qemu_img(line).out);
+    ASSERT_FALSE(own.empty() || qemu.empty()) << joined(line);
+    EXPECT_EQ(own.front(), 0) << joined(line);
+    EXPECT_EQ(qemu.front(), 0) << joined(line);
+    EXPECT_EQ(own.back(), qemu.back()) << joined(line);
+    EXPECT_TRUE(std::ranges::is_sorted(own)) << joined(line);
+  }
 }
 
 TEST_F(qemu_img_text, the_program_itself_answers_as_scripts_expect) {

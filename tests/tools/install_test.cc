@@ -60,6 +60,7 @@ TEST_F(install, the_program_runs_from_where_it_was_put) {
 
 TEST_F(install, commands_on_images_load_no_guest_libraries) {
   EXPECT_THAT(run_ok({"ldd", installed("bin/drydock")}), Not(HasSubstr("libguestfs")));
+  EXPECT_THAT(run_ok({"ldd", installed("bin/drydock")}), Not(HasSubstr("libcrypto")));
   EXPECT_THAT(run_ok({"ldd", installed("libexec/drydock/drydock-complete")}), HasSubstr("libguestfs"));
 }
 

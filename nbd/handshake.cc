@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "nbd/options.h"
+#include "nbd/protocol_string.h"
 #include "src/error.h"
 
 namespace drydock::nbd {
@@ -94,7 +95,7 @@ void Handshake::reply(OptionReply type, std::span<const std::byte> data) {
 }
 
 void Handshake::refuse(OptionReply error, std::string_view message) {
-  reply(error, std::as_bytes(std::span(message.substr(0, max_string_length))));
+  reply(error, std::as_bytes(std::span(as_protocol_string(message))));
 }
 
 std::shared_ptr<const Export> Handshake::find_export(std::string_view name) {

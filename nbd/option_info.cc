@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "nbd/options.h"
+#include "nbd/protocol_string.h"
 
 namespace drydock::nbd {
 

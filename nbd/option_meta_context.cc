@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "nbd/options.h"
+#include "nbd/protocol_string.h"
 #include "src/error.h"
 
 namespace drydock::nbd {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "nbd/protocol_string.h"
 #include "src/error.h"
 
 namespace drydock::nbd {
@@ -96,10 +97,6 @@ constexpr std::array handlers{
 const OptionHandler* find_option(uint32_t option) {
   const auto found = std::ranges::find(handlers, static_cast<Option>(option), &OptionHandler::option);
   return found == handlers.end() ? nullptr : &*found;
-}
-
-bool is_protocol_string(std::string_view text) {
-  return text.size() <= max_string_length && text.find('\0') == std::string_view::npos;
 }
 
 }  // namespace drydock::nbd

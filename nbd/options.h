@@ -21,9 +21,6 @@ struct OptionHandler {
 // Null for an option that the server does not know.
 const OptionHandler* find_option(uint32_t option);
 
-// Whether the protocol allows `text` as a string: at most 4096 bytes, none of them NUL.
-bool is_protocol_string(std::string_view text);
-
 // Whether `option` was answered with a refusal because the client has to use TLS first, or may not come in at all.
 bool turn_away(Handshake& handshake, Option option);
 

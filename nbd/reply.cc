@@ -6,25 +6,13 @@
 #include <array>
 #include <cerrno>
 
-#include "src/utf8.h"
+#include "nbd/protocol_string.h"
 
 namespace drydock::nbd {
 
 namespace {
 
 constexpr std::array<std::byte, zeros_size> zeros{};
-
-// `message` as a string of the protocol: at most so long, and not cut within a character.
-std::string_view shortened(std::string_view message) {
-  if (message.size() <= max_string_length) return message;
-  size_t end = 0;
-  while (end < max_string_length) {
-    const size_t step = std::max<size_t>(1, utf8_sequence_length(message.substr(end)));
-    if (end + step > max_string_length) break;
-    end += step;
-  }
-  return message.substr(0, end);
-}
 
 }  // namespace
 
@@ -95,7 +83,7 @@ Reply error_reply(const ReplyTo& to, WireError error, std::string_view message) 
   Reply reply{.to = to};
   const auto number = static_cast<uint32_t>(error);
   if (to.structured()) {
-    const std::string_view text = shortened(message);
+    const std::string_view text = as_protocol_string(message);
     append_chunk_header(reply.head, to, ChunkType::error, true, static_cast<uint32_t>(6 + text.size()));
     append_be<uint32_t>(reply.head, number);
     append_be<uint16_t>(reply.head, static_cast<uint16_t>(text.size()));

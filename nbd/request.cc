@@ -55,6 +55,10 @@ std::optional<Refusal> validate_length(const Request& request, const Agreement& 
 std::optional<Refusal> validate_block_status(const Request& request, const Agreement& agreement) {
   if (!agreement.may_ask_block_status()) return invalid("no metadata context was negotiated for this export");
   if (request.length == 0 && request.payload_length == 0) return invalid("block status of no bytes");
+  // Before there is memory for it: none is needed for what no payload can say.
+  if (request.payload_length > sizeof(uint64_t) + agreement.contexts.size() * sizeof(uint32_t)) {
+    return invalid("the payload of a block status names more metadata contexts than were negotiated");
+  }
   return std::nullopt;
 }
 
@@ -94,7 +98,7 @@ std::optional<Refusal> validate(const Request& request, const Agreement& agreeme
   }
   if (auto refusal = validate_length(request, agreement, rule->writes)) return refusal;
   if (request.is(CommandType::block_status)) return validate_block_status(request, agreement);
-  if (request.is(CommandType::write) && request.payload_length != request.length) {
+  if (request.is(CommandType::write) && agreement.extended() && !request.has(command_flag_payload_length)) {
     return invalid("a write without the flag that says its payload follows");
   }
   return std::nullopt;

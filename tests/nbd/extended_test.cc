@@ -125,6 +125,7 @@ TEST_F(nbd_extended, payloads_where_none_belong_are_read_over_and_missing_ones_r
   chunks = client.request(CommandType::write, 0, 512);
   EXPECT_EQ(chunks[0].error(), number(WireError::invalid));
   EXPECT_THAT(chunks[0].message(), HasSubstr("payload"));
+  EXPECT_EQ(client.request(CommandType::write, 0, 0)[0].error(), number(WireError::invalid));
   EXPECT_EQ(client.read(0, 512), Bytes(512));
 }
 
@@ -140,6 +141,19 @@ TEST_F(nbd_extended, safety_15_lengths_of_64_bits_allocate_nothing) {
   client.go("huge", Framing::extended, {});
   EXPECT_EQ(client.request(CommandType::read, 0, huge)[0].error(), number(WireError::invalid));
   EXPECT_EQ(client.request(CommandType::cache, 0, huge)[0].error(), number(WireError::invalid));
+}
+
+TEST_F(nbd_extended, safety_15_a_status_payload_takes_no_memory_beyond_what_it_can_say) {
+  RawClient client(*server);
+  client.go("huge", Framing::extended, {"base:allocation", "qemu:allocation-depth"});
+  for (const size_t size : {size_t{20}, size_t{max_payload}}) {
+    const Bytes payload(size);
+    const auto chunks =
+        client.request(CommandType::block_status, 0, payload.size(), command_flag_payload_length, payload);
+    EXPECT_EQ(chunks[0].error(), number(WireError::invalid));
+    EXPECT_THAT(chunks[0].message(), HasSubstr("more metadata contexts than were negotiated"));
+  }
+  EXPECT_EQ(client.read(0, 512), Bytes(512));
 }
 
 TEST_F(nbd_extended, compact_requests_end_the_connection) {

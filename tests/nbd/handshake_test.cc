@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "src/error.h"
 #include "tests/nbd/raw_client.h"
 #include "tests/nbd/test_server.h"
 
@@ -103,6 +104,16 @@ TEST_F(nbd_handshake, safety_15_every_option_with_garbage_gets_an_answer_and_the
       EXPECT_EQ(client.verdict(Option::list), OptionReply::ack);
     }
   }
+}
+
+TEST_F(nbd_handshake, safety_15_a_message_is_not_cut_within_a_character) {
+  RawClient client(server);
+  std::string name = "x";
+  while (name.size() + 2 <= max_string_length) name += "\u00e9";
+  const auto refusal = client.ask(Option::info, info_data(name)).back();
+  EXPECT_EQ(refusal.type, OptionReply::error_unknown);
+  EXPECT_EQ(refusal.data.size(), max_string_length - 1);
+  EXPECT_EQ(printable(refusal.text()), refusal.text());
 }
 
 TEST_F(nbd_handshake, safety_15_lengths_within_options_are_not_believed) {

@@ -56,6 +56,17 @@ Bytes RawClient::receive(size_t count) {
   return bytes;
 }
 
+Bytes RawClient::receive_rest() {
+  Bytes rest;
+  for (;;) {
+    Bytes bytes(64 << 10);
+    const ssize_t got = ::recv(socket_.get(), bytes.data(), bytes.size(), 0);
+    if (got == 0 || (got < 0 && errno == ECONNRESET)) return rest;
+    if (got < 0) throw std::runtime_error(std::string("recv: ") + std::strerror(errno));
+    rest.insert(rest.end(), bytes.begin(), bytes.begin() + got);
+  }
+}
+
 bool RawClient::is_closed() {
   std::byte byte{};
   const ssize_t got = ::recv(socket_.get(), &byte, 1, 0);

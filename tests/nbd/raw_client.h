@@ -48,6 +48,8 @@ class RawClient {
   explicit RawClient(const std::string& socket_path,
                      std::optional<uint32_t> flags = client_flag_fixed_newstyle | client_flag_no_zeroes);
 
+  // Everything up to the end of the connection.
+  Bytes receive_rest();
   RawClient(const RawClient&) = delete;
   RawClient& operator=(const RawClient&) = delete;
   virtual ~RawClient() = default;

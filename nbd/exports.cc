@@ -11,9 +11,9 @@
 namespace drydock::nbd {
 
 void Exports::add(Export added) {
-  if (added.name.empty() || added.name.size() > max_string_length || added.name.find('\0') != std::string::npos) {
+  if (added.name.size() > max_string_length || added.name.find('\0') != std::string::npos) {
     throw Error(ErrorKind::usage,
-                fmt::format("'{}' cannot be an export's name: 1 to {} bytes other than NUL are needed",
+                fmt::format("'{}' cannot be an export's name: it takes at most {} bytes other than NUL",
                             printable(added.name.substr(0, 64)), max_string_length));
   }
   if (find(added.name) != nullptr) {

@@ -25,7 +25,7 @@ struct ExportedBitmap {
 };
 
 struct Export {
-  std::string name;         // at most 4096 bytes of UTF-8
+  std::string name;         // at most 4096 bytes of UTF-8; the empty name is a default export of its own
   std::string description;  // one line for people
   std::shared_ptr<Disk> disk;
   bool read_only = true;          // a disk that is not writable() is read-only in any case
@@ -54,6 +54,8 @@ class ExportCatalog {
   virtual std::shared_ptr<const Export> find(std::string_view name) const = 0;
   // Brings what clients have written to stable storage; throws what could not be.
   virtual void flush() const = 0;
+  // Lets go of what nobody has used for a while. Called every few seconds.
+  virtual void close_idle() const {}
 };
 
 class Exports final : public ExportCatalog {

@@ -41,6 +41,9 @@ constexpr std::chrono::milliseconds accept_pause{100};
 
 constexpr int send_buffer = 4 << 20;
 
+// So often the catalog may close what nobody uses.
+constexpr std::chrono::seconds housekeeping_interval{2};
+
 Listener make_listener(const ServerOptions& options) {
   if (options.port) return Listener::on_port(options.address, *options.port);
   return options.socket_path.empty() ? Listener::on_private_socket() : Listener::on_socket(options.socket_path);
@@ -71,7 +74,8 @@ class Server::Core {
         strand_(asio::make_strand(loop_)),
         signals_(strand_),
         pause_(strand_),
-        grace_(strand_) {
+        grace_(strand_),
+        housekeeping_(loop_) {
     for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
   }
 
@@ -82,6 +86,7 @@ class Server::Core {
       wait_for_signal();
     }
     for (auto& door : doors_) wait_at(door);
+    keep_house();
     for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
       threads_.emplace_back([this] {
         block_sigpipe();
@@ -170,8 +175,23 @@ class Server::Core {
     });
   }
 
+  // On any thread: an image may take its time to close.
+  void keep_house() {
+    housekeeping_.expires_after(housekeeping_interval);
+    housekeeping_.async_wait(asio::bind_executor(strand_, [this](const error_code& error) {
+      if (error || stopping_) return;
+      asio::post(loop_, [this] {
+        exports_->close_idle();
+        asio::post(strand_, [this] {
+          if (!stopping_) keep_house();
+        });
+      });
+    }));
+  }
+
   void begin_stop() {
     if (std::exchange(stopping_, true)) return;
+    housekeeping_.cancel();
     for (Door& door : doors_) door.close();
     listener_.close();
     pause_.cancel();
@@ -212,6 +232,7 @@ class Server::Core {
   asio::signal_set signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;
+  asio::steady_timer housekeeping_;
   bool stopping_ = false;
   std::unordered_set<std::shared_ptr<Session>> sessions_;
 

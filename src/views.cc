@@ -78,4 +78,17 @@ Views list_views(const Image& image) {
   return result;
 }
 
+std::vector<View> layer_views(const Image& image) {
+  std::vector<View> layers;
+  for (auto layer = image.backing(); layer; layer = layer->backing()) {
+    const auto disk = layer->disk();
+    layers.push_back({.name = fmt::format("backing/{}", layers.size() + 1),
+                      .kind = ViewKind::layer,
+                      .description = fmt::format("backing file '{}', {}, {}", printable(layer->path()),
+                                                 format_name(layer->format()), human_size(disk->size())),
+                      .disk = disk});
+  }
+  return layers;
+}
+
 }  // namespace drydock

@@ -6,6 +6,7 @@
 //     disk               the whole disk
 //     p1, p2, p5, ...    its partitions, by their number in the table (Linux's numbers)
 //     snapshots/NAME     the disk as it was at an internal snapshot
+//     backing/1, ...     the disk of a layer below, 1 being the image's own backing file (layer_views() alone)
 //
 // The container of an MBR's logical partitions is no view. NAME is the snapshot's own as far as it can be part of a
 // path; src/view_name.h says what happens to the rest.
@@ -24,7 +25,7 @@
 
 namespace drydock {
 
-enum class ViewKind { disk, partition, snapshot };
+enum class ViewKind { disk, partition, snapshot, layer };
 
 struct View {
   std::string name;
@@ -42,5 +43,8 @@ struct Views {
 // cannot be opened is a warning, too. A failure to read the disk is an Error. Names are unique, and but for the '/' of
 // "snapshots/" each is one printable part of a path.
 Views list_views(const Image& image);
+
+// The layers of its backing chain, read-only; none for an image without a backing file.
+std::vector<View> layer_views(const Image& image);
 
 }  // namespace drydock

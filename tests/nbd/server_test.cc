@@ -78,12 +78,13 @@ uint64_t resident_bytes() {
 TEST(nbd_exports, names_are_unique_and_fit_the_protocol) {
   Exports exports = one_export(memory_disk());
   EXPECT_THAT(test::error_of([&] { exports.add({"disk", "", memory_disk(), true}); }).what(), HasSubstr("'disk'"));
-  EXPECT_EQ(test::error_of([&] { exports.add({"", "", memory_disk(), true}); }).kind(), ErrorKind::usage);
   EXPECT_EQ(test::error_of([&] {
               exports.add({std::string(4097, 'x'), "", memory_disk(), true});
             }).kind(),
             ErrorKind::usage);
   EXPECT_EQ(exports.find(""), nullptr);
+  exports.add({"", "of no name", memory_disk(), true});
+  EXPECT_EQ(exports.find("")->description, "of no name");
 }
 
 TEST(nbd_uri, names_and_paths_are_encoded) {

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "nbd/image_catalog.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "nbd/image_exports.h"
+#include "src/error.h"
+
+namespace drydock::nbd {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// What tells that another file has taken a name; empty where there is none, or no file at all (a URI).
+std::string identity_of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return fmt::format("{}:{}", status.st_dev, status.st_ino);
+}
+
+bool is_within(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+}
+
+// Whether `name` in `folder` is something to serve. Whoever may write to the folder decides what is in it, but not what
+// lies elsewhere.
+bool is_image_file(const fs::path& folder, const std::string& name) {
+  if (name.empty() || name.front() == '.' || name.find('/') != std::string::npos) return false;
+  std::error_code error;
+  const fs::path real = fs::canonical(folder / name, error);
+  if (error || !is_within(real, fs::canonical(folder, error)) || error) return false;
+  const fs::file_status status = fs::status(real, error);
+  return !error && (fs::is_regular_file(status) || fs::is_block_file(status));
+}
+
+// The part of an export's name behind that of its file; nothing where it is not one of the file's.
+std::optional<std::string_view> behind(std::string_view name, std::string_view file) {
+  if (!name.starts_with(file)) return std::nullopt;
+  name.remove_prefix(file.size());
+  return name.empty() || name.front() == '/' ? std::optional(name) : std::nullopt;
+}
+
+}  // namespace
+
+ImageCatalog::ImageCatalog(const std::vector<std::string>& sources, Options options) : options_(std::move(options)) {
+  std::set<std::string> taken;
+  for (const std::string& path : sources) {
+    std::error_code error;
+    const bool is_folder = fs::is_directory(path, error);
+    const fs::path full = is_folder ? fs::canonical(path) : fs::path(path);
+    const std::string name = printable(full.filename().string());
+    std::string unique = name;
+    for (unsigned n = 2; !taken.insert(unique).second; ++n) unique = fmt::format("{}~{}", name, n);
+    sources_.push_back({unique, full.string(), is_folder});
+  }
+  if (sources_.size() == 1 && sources_.front().is_folder) sources_.front().name.clear();
+}
+
+void ImageCatalog::warn(const std::string& line) const {
+  const std::lock_guard lock(warn_mutex_);
+  if (options_.warn) options_.warn(line);
+}
+
+bool ImageCatalog::Opened::in_use() const {
+  return std::ranges::any_of(exports, [](const auto& each) { return each.use_count() > 1; });
+}
+
+// Sorted within each folder. A name that no export can have, too long or not to be printed, is left out.
+std::vector<ImageCatalog::Named> ImageCatalog::files() const {
+  std::vector<Named> files;
+  for (const Source& source : sources_) {
+    if (!source.is_folder) {
+      files.push_back({source.name, source.path});
+      continue;
+    }
+    std::set<std::string> names;
+    std::error_code error;
+    for (const fs::directory_entry& entry : fs::directory_iterator(source.path, error)) {
+      const std::string name = entry.path().filename().string();
+      if (name == printable(name) && is_image_file(source.path, name)) names.insert(name);
+    }
+    if (error) warn(system_error(error.value(), printable(source.path)).what());
+    for (const std::string& name : names) {
+      files.push_back({source.name.empty() ? name : fmt::format("{}/{}", source.name, name),
+                       (fs::path(source.path) / name).string()});
+    }
+  }
+  return files;
+}
+
+std::shared_ptr<ImageCatalog::Slot> ImageCatalog::slot(const std::string& path) const {
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<Slot>& found = slots_[path];
+  if (!found) found = std::make_shared<Slot>();
+  return found;
+}
+
+std::vector<std::shared_ptr<ImageCatalog::Slot>> ImageCatalog::slots() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Slot>> all;
+  for (const auto& [path, slot] : slots_) all.push_back(slot);
+  return all;
+}
+
+// Opens the file with the slot's lock held.
+ImageCatalog::Opened ImageCatalog::open(const Named& file, Slot& slot, bool writable) const {
+  Opened opened;
+  opened.image = options_.open(file.path, writable, slot.format);
+  slot.format = opened.image->format();
+  for (const std::string& warning : opened.image->warnings()) warn(fmt::format("{}: {}", file.name, warning));
+  ImageExports found = image_exports(opened.image, file.name, options_.read_only);
+  for (const std::string& warning : found.warnings) warn(fmt::format("{}: {}", file.name, warning));
+  for (Export& each : found.exports) opened.exports.push_back(std::make_shared<const Export>(std::move(each)));
+  return opened;
+}
+
+// With the slot's lock held. Clients that still use the image keep it until they go.
+void ImageCatalog::close_slot(Slot& slot) {
+  if (!slot.opened) return;
+  Opened opened = std::move(*slot.opened);
+  slot.opened.reset();
+  if (!opened.in_use()) opened.image->close();
+}
+
+std::shared_ptr<const Export> ImageCatalog::find_in(const Named& file, std::string_view name) const {
+  const std::shared_ptr<Slot> slot = this->slot(file.path);
+  const std::lock_guard lock(slot->mutex);
+  if (const std::string identity = identity_of(file.path); identity != slot->identity) {
+    close_slot(*slot);
+    slot->format.reset();
+    slot->identity = identity;
+  }
+  if (!slot->opened) {
+    make_room();
+    slot->opened = open(file, *slot, !options_.read_only);
+  }
+  slot->used = std::chrono::steady_clock::now();
+  const auto& exports = slot->opened->exports;
+  const auto found = std::ranges::find(exports, name, [](const auto& each) -> std::string_view { return each->name; });
+  return found == exports.end() ? nullptr : *found;
+}
+
+std::shared_ptr<const Export> ImageCatalog::find(std::string_view name) const {
+  for (const Source& source : sources_) {
+    if (!source.is_folder) {
+      if (behind(name, source.name)) return find_in({source.name, source.path}, name);
+      continue;
+    }
+    const auto rest = source.name.empty() ? std::optional(name) : behind(name, source.name);
+    if (!rest) continue;
+    const std::string_view within = rest->substr(source.name.empty() || rest->empty() ? 0 : 1);
+    const std::string file(within.substr(0, within.find('/')));
+    if (file != printable(file) || !is_image_file(source.path, file)) continue;
+    return find_in(
+        {source.name.empty() ? file : fmt::format("{}/{}", source.name, file), (fs::path(source.path) / file).string()},
+        name);
+  }
+  return nullptr;
+}
+
+// What is not open is opened for a look, and for reading: who lists exports takes no locks of a writer.
+std::vector<ExportCatalog::Entry> ImageCatalog::entries_of(const Named& file) const {
+  const std::shared_ptr<Slot> slot = this->slot(file.path);
+  const std::lock_guard lock(slot->mutex);
+  std::vector<Entry> entries;
+  try {
+    std::optional<Opened> looked_at;
+    if (!slot->opened) looked_at = open(file, *slot, false);
+    for (const auto& each : (slot->opened ? *slot->opened : *looked_at).exports) {
+      entries.push_back({each->name, each->description});
+    }
+  } catch (const Error& error) {
+    entries.push_back({file.name, fmt::format("cannot be opened: {}", error.what())});
+  }
+  if (slot->identity.empty()) slot->identity = identity_of(file.path);
+  return entries;
+}
+
+std::vector<ExportCatalog::Entry> ImageCatalog::list() const {
+  std::vector<Entry> all;
+  for (const Named& file : files()) std::ranges::move(entries_of(file), std::back_inserter(all));
+  return all;
+}
+
+// Calls `visit` for the slots with an open image, their locks held; one that is busy just now is passed over.
+void ImageCatalog::for_each_open(const std::function<void(Slot&)>& visit) const {
+  for (const auto& slot : slots()) {
+    const std::unique_lock lock(slot->mutex, std::try_to_lock);
+    if (lock && slot->opened) visit(*slot);
+  }
+}
+
+void ImageCatalog::close_unheard(Slot& slot) const {
+  try {
+    close_slot(slot);
+  } catch (const Error& error) {
+    warn(fmt::format("closing an image: {}", error.what()));
+  }
+}
+
+void ImageCatalog::make_room() const {
+  size_t open = 0;
+  for_each_open([&](Slot&) { ++open; });
+  if (open < options_.open_images) return;
+  for_each_open([&](Slot& slot) {
+    if (slot.opened->in_use()) return;
+    close_unheard(slot);
+    --open;
+  });
+  if (open >= options_.open_images) {
+    throw Error(ErrorKind::busy, fmt::format("{} images are in use, which is as many as may be", open));
+  }
+}
+
+void ImageCatalog::close_idle() const {
+  const auto now = std::chrono::steady_clock::now();
+  for_each_open([&](Slot& slot) {
+    if (!slot.opened->in_use() && now - slot.used >= options_.idle) close_unheard(slot);
+  });
+}
+
+void ImageCatalog::flush() const {
+  for (const auto& slot : slots()) {
+    const std::lock_guard lock(slot->mutex);
+    if (slot->opened && !options_.read_only) slot->opened->image->disk()->flush();
+  }
+}
+
+void ImageCatalog::close() const {
+  std::optional<Error> first;
+  for (const auto& slot : slots()) {
+    const std::lock_guard lock(slot->mutex);
+    try {
+      close_slot(*slot);
+    } catch (const Error& error) {
+      if (!first) first = error;
+    }
+  }
+  if (first) throw Error(*first);
+}
+
+}  // namespace drydock::nbd

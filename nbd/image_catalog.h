@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The exports of several images: files, and all images in folders. An image is opened when a client first asks for one
+// of its exports and closed when nobody has used it for a while; what appears in a folder is found without a restart.
+//
+//     FILE, FILE/disk, FILE/p1, FILE/snapshots/NAME, FILE/backing/1, ...     (nbd/image_exports.h)
+//
+// FILE is a file's name without its folder, told apart from earlier ones by "~2", "~3" ... behind it; with more than
+// one source what is in a folder has the folder's own name before it, FOLDER/FILE. In a folder every regular file and
+// block device counts whose name does not start with a dot; a symlink only where it ends within the folder.
+//
+// An image keeps the format it was found to have when it was first opened, whatever its guest has written to it since
+// (safety.md, 8), until another file takes its name.
+//
+// Thread-safety: all of it. An image is opened and closed under its own lock; who wants another one does not wait.
+// Ownership: what clients use lives until they let go of it.
+
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nbd/exports.h"
+#include "src/image.h"
+
+namespace drydock::nbd {
+
+class ImageCatalog final : public ExportCatalog {
+ public:
+  struct Options {
+    bool read_only = true;
+    std::chrono::steady_clock::duration idle = std::chrono::seconds(30);  // so long an unused image stays open
+    size_t open_images = 256;                                             // at once; a descriptor each, and its chain's
+    // Opens an image; `format` is nothing until it has been found. From any thread.
+    std::function<std::shared_ptr<Image>(const std::string& path, bool writable, std::optional<Format> format)> open;
+    // Takes lines that somebody should read, printable. From any thread, one at a time.
+    std::function<void(const std::string&)> warn;
+  };
+
+  // `sources`: files and folders, as the user names them. Throws what looking at them throws.
+  ImageCatalog(const std::vector<std::string>& sources, Options options);
+
+  std::vector<Entry> list() const override;
+  std::shared_ptr<const Export> find(std::string_view name) const override;
+  void flush() const override;
+  void close_idle() const override;
+
+  // Closes every image; throws the first error after having closed all.
+  void close() const;
+
+ private:
+  struct Opened {
+    std::shared_ptr<Image> image;
+    std::vector<std::shared_ptr<const Export>> exports;
+    bool in_use() const;
+  };
+  // One file, from when it is first asked for.
+  struct Slot {
+    std::mutex mutex;  // guards what follows
+    std::string identity;
+    std::optional<Format> format;
+    std::optional<Opened> opened;
+    std::chrono::steady_clock::time_point used;
+  };
+  struct Source {
+    std::string name;  // of the file, or what stands before the names of a folder's files
+    std::string path;
+    bool is_folder = false;
+  };
+  struct Named {
+    std::string name;
+    std::string path;
+  };
+
+  std::vector<Named> files() const;
+  std::shared_ptr<Slot> slot(const std::string& path) const;
+  std::vector<std::shared_ptr<Slot>> slots() const;
+  Opened open(const Named& file, Slot& slot, bool writable) const;
+  std::shared_ptr<const Export> find_in(const Named& file, std::string_view name) const;
+  std::vector<Entry> entries_of(const Named& file) const;
+  void for_each_open(const std::function<void(Slot&)>& visit) const;
+  void make_room() const;
+  static void close_slot(Slot& slot);
+  void close_unheard(Slot& slot) const;
+  void warn(const std::string& line) const;
+
+  const Options options_;
+  std::vector<Source> sources_;
+  mutable std::mutex mutex_;                                    // guards slots_; comes after a slot's own
+  mutable std::map<std::string, std::shared_ptr<Slot>> slots_;  // by path
+  mutable std::mutex warn_mutex_;
+};
+
+}  // namespace drydock::nbd

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "nbd/image_catalog.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "src/error.h"
+#include "tests/nbd/raw_client.h"
+#include "tests/support/support.h"
+
+namespace drydock::nbd {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+class nbd_image_catalog : public testing::Test {
+ protected:
+  nbd_image_catalog() { fs::create_directory(folder); }
+
+  void add_raw(const std::string& name, char content) {
+    test::write_file(folder + "/" + name, std::vector<std::byte>(64 << 10, static_cast<std::byte>(content)));
+  }
+  ImageCatalog catalog(const std::vector<std::string>& sources, ImageCatalog::Options options = {}) {
+    options.open = [this](const std::string& path, bool writable, std::optional<Format> format) {
+      ++opened;
+      return Image::open(path, {.format = format, .writable = writable});
+    };
+    options.warn = [this](const std::string& line) { warnings.push_back(line); };
+    return {sources, options};
+  }
+  ImageCatalog in_folder(ImageCatalog::Options options = {}) { return catalog({folder}, std::move(options)); }
+
+  static std::vector<std::string> names(const ExportCatalog& catalog) {
+    std::vector<std::string> result;
+    for (const auto& entry : catalog.list()) result.push_back(entry.name);
+    return result;
+  }
+  static char first_byte(const ExportCatalog& catalog, std::string_view name) {
+    std::byte byte{};
+    catalog.find(name)->disk->read(GuestOffset(0), {&byte, 1});
+    return static_cast<char>(byte);
+  }
+
+  test::TempDir dir;
+  std::string folder = dir.file("images");
+  unsigned opened = 0;
+  std::vector<std::string> warnings;
+};
+
+TEST_F(nbd_image_catalog, finds_what_is_in_a_folder_also_what_came_later) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images = in_folder();
+  EXPECT_THAT(names(images), ElementsAre("a.raw", "a.raw/disk"));
+  EXPECT_EQ(images.find("b.raw"), nullptr);
+  add_raw("b.raw", 'b');
+  EXPECT_THAT(names(images), ElementsAre("a.raw", "a.raw/disk", "b.raw", "b.raw/disk"));
+  EXPECT_EQ(first_byte(images, "b.raw"), 'b');
+  EXPECT_EQ(first_byte(images, "a.raw/disk"), 'a');
+  EXPECT_EQ(images.find("a.raw/p1"), nullptr);
+  EXPECT_EQ(images.find(""), nullptr);
+}
+
+TEST_F(nbd_image_catalog, safety_9_serves_nothing_that_lies_outside_of_its_folder) {
+  add_raw("inside.raw", 'i');
+  test::write_file(dir.file("secret"), std::vector<std::byte>(512));
+  fs::create_symlink("../secret", folder + "/link");
+  fs::create_symlink("inside.raw", folder + "/alias");
+  add_raw(".hidden", 'h');
+  fs::create_directory(folder + "/sub");
+  const ImageCatalog images = in_folder();
+  EXPECT_THAT(names(images), ElementsAre("alias", "alias/disk", "inside.raw", "inside.raw/disk"));
+  for (const std::string_view name : {"link", "../secret", "sub/../../secret", "..", ".", ".hidden", "sub",
+                                      "/etc/passwd", "inside.raw/../../secret"}) {
+    EXPECT_EQ(images.find(name), nullptr) << name;
+  }
+  EXPECT_EQ(first_byte(images, "alias"), 'i');
+}
+
+TEST_F(nbd_image_catalog, an_image_is_opened_once_and_closed_when_nobody_uses_it) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images = in_folder({.idle = std::chrono::seconds(0)});
+  EXPECT_EQ(opened, 0U);
+  auto used = images.find("a.raw");
+  EXPECT_EQ(images.find("a.raw/disk")->disk, used->disk);
+  EXPECT_EQ(opened, 1U);
+  images.close_idle();
+  EXPECT_EQ(images.find("a.raw"), used);
+  EXPECT_EQ(opened, 1U);
+  used.reset();
+  images.close_idle();
+  EXPECT_EQ(first_byte(images, "a.raw"), 'a');
+  EXPECT_EQ(opened, 2U);
+}
+
+TEST_F(nbd_image_catalog, as_many_images_are_open_as_may_be) {
+  for (const char name : {'a', 'b', 'c'}) add_raw(std::string(1, name), name);
+  const ImageCatalog images = in_folder({.open_images = 2});
+  auto a = images.find("a");
+  images.find("b");
+  auto c = images.find("c");  // b made room
+  const Error error = test::error_of([&] { images.find("b"); });
+  EXPECT_EQ(error.kind(), ErrorKind::busy);
+  EXPECT_THAT(error.what(), HasSubstr("2 images"));
+  a.reset();
+  EXPECT_EQ(first_byte(images, "b"), 'b');
+}
+
+TEST_F(nbd_image_catalog, safety_8_a_raw_image_whose_guest_wrote_a_header_stays_raw) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images = in_folder({.idle = std::chrono::seconds(0)});
+  EXPECT_EQ(first_byte(images, "a.raw"), 'a');
+  images.close_idle();
+  const std::string header = "QFI\xfb" + std::string("\0\0\0\3", 4);
+  {
+    std::fstream file(folder + "/a.raw", std::ios::in | std::ios::out | std::ios::binary);
+    file << header;
+  }
+  EXPECT_EQ(first_byte(images, "a.raw"), 'Q');
+  // Another file of that name is looked at afresh.
+  test::write_file(folder + "/other", std::as_bytes(std::span(header)));
+  fs::rename(folder + "/other", folder + "/a.raw");
+  EXPECT_THROW(images.find("a.raw"), Error);
+}
+
+TEST_F(nbd_image_catalog, what_does_not_open_is_listed_with_its_reason_and_harms_no_other) {
+  add_raw("a.raw", 'a');
+  test::write_file(folder + "/broken.qcow2", std::as_bytes(std::span(std::string_view("QFI\xfb\0\0\0\3", 8))));
+  const ImageCatalog images = in_folder();
+  const auto entries = images.list();
+  ASSERT_EQ(entries.size(), 3U);
+  EXPECT_EQ(entries[2].name, "broken.qcow2");
+  EXPECT_THAT(entries[2].description, HasSubstr("cannot be opened: "));
+  EXPECT_THROW(images.find("broken.qcow2"), Error);
+  EXPECT_EQ(first_byte(images, "a.raw"), 'a');
+}
+
+TEST_F(nbd_image_catalog, several_sources_are_told_apart) {
+  add_raw("a.raw", 'a');
+  fs::create_directory(dir.file("more"));
+  test::write_file(dir.file("more/a.raw"), std::vector<std::byte>(512, std::byte{'m'}));
+  const ImageCatalog images = catalog({folder + "/a.raw", dir.file("more/a.raw"), folder});
+  EXPECT_THAT(names(images),
+              ElementsAre("a.raw", "a.raw/disk", "a.raw~2", "a.raw~2/disk", "images/a.raw", "images/a.raw/disk"));
+  EXPECT_EQ(first_byte(images, "a.raw~2"), 'm');
+  EXPECT_EQ(first_byte(images, "images/a.raw"), 'a');
+  EXPECT_EQ(images.find("images"), nullptr);
+}
+
+TEST_F(nbd_image_catalog, what_clients_write_is_in_the_file_when_it_is_closed) {
+  test::run_ok({"truncate", "-s", "1M", folder + "/a.raw"});
+  const ImageCatalog images = in_folder({.read_only = false, .idle = std::chrono::seconds(0)});
+  const auto data = test::random_bytes(1, 512);
+  images.find("a.raw")->disk->write(GuestOffset(512), data);
+  images.flush();
+  images.close();
+  EXPECT_EQ(images.find("a.raw")->writable(), true);
+  std::vector<std::byte> read(512);
+  images.find("a.raw")->disk->read(GuestOffset(512), read);
+  EXPECT_EQ(read, data);
+}
+
+TEST_F(nbd_image_catalog, a_server_closes_what_its_client_has_left) {
+  add_raw("a.raw", 'a');
+  auto images = std::make_shared<const ImageCatalog>(
+      std::vector<std::string>{folder},
+      ImageCatalog::Options{
+          .open = [](const std::string& path, bool, std::optional<Format>) { return Image::open(path, {}); }});
+  Server server(images, ServerOptions{});
+  server.start();
+  {
+    RawClient client(server);
+    client.go("a.raw");
+    EXPECT_EQ(client.read(0, 512), Bytes(512, std::byte{'a'}));
+  }
+  RawClient client(server);
+  EXPECT_EQ(client.verdict(Option::go, info_data("gone.raw")), OptionReply::error_unknown);
+  EXPECT_EQ(client.verdict(Option::info, info_data("a.raw/disk")), OptionReply::ack);
+}
+
+}  // namespace
+}  // namespace drydock::nbd

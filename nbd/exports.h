@@ -29,6 +29,7 @@ struct Export {
   std::string description;  // one line for people
   std::shared_ptr<Disk> disk;
   bool read_only = true;          // a disk that is not writable() is read-only in any case
+  bool multi_conn = true;         // clients may open several connections
   bool allocation_depth = false;  // offers qemu:allocation-depth
   std::vector<ExportedBitmap> bitmaps{};
 

@@ -125,8 +125,8 @@ void Handshake::enter_transmission(std::shared_ptr<const Export> chosen) {
 
 uint16_t Handshake::transmission_flags(const Export& chosen) const {
   // One Disk stands behind all connections to an export, so a flush on one covers the writes of all.
-  unsigned flags = transmission_has_flags | transmission_send_flush | transmission_send_fua |
-                   transmission_can_multi_conn | transmission_send_cache;
+  unsigned flags = transmission_has_flags | transmission_send_flush | transmission_send_fua | transmission_send_cache;
+  if (chosen.multi_conn) flags |= transmission_can_multi_conn;
   flags |= chosen.writable() ? transmission_send_trim | transmission_send_write_zeroes | transmission_send_fast_zero
                              : transmission_read_only;
   if (agreement_.structured()) flags |= transmission_send_df;

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <set>
 
-#include "nbd/image_exports.h"
 #include "src/error.h"
 
 namespace drydock::nbd {
@@ -114,7 +113,7 @@ ImageCatalog::Opened ImageCatalog::open(const Named& file, Slot& slot, bool writ
   opened.image = options_.open(file.path, writable, slot.format);
   slot.format = opened.image->format();
   for (const std::string& warning : opened.image->warnings()) warn(fmt::format("{}: {}", file.name, warning));
-  ImageExports found = image_exports(opened.image, file.name, options_.read_only);
+  ImageExports found = image_exports(opened.image, file.name, options_.rules);
   for (const std::string& warning : found.warnings) warn(fmt::format("{}: {}", file.name, warning));
   for (Export& each : found.exports) opened.exports.push_back(std::make_shared<const Export>(std::move(each)));
   return opened;
@@ -138,7 +137,7 @@ std::shared_ptr<const Export> ImageCatalog::find_in(const Named& file, std::stri
   }
   if (!slot->opened) {
     make_room();
-    slot->opened = open(file, *slot, !options_.read_only);
+    slot->opened = open(file, *slot, !options_.rules.read_only);
   }
   slot->used = std::chrono::steady_clock::now();
   const auto& exports = slot->opened->exports;
@@ -225,10 +224,16 @@ void ImageCatalog::close_idle() const {
   });
 }
 
+void ImageCatalog::check_files() const {
+  for (const Source& source : sources_) {
+    if (!source.is_folder) find_in({source.name, source.path}, source.name);
+  }
+}
+
 void ImageCatalog::flush() const {
   for (const auto& slot : slots()) {
     const std::lock_guard lock(slot->mutex);
-    if (slot->opened && !options_.read_only) slot->opened->image->disk()->flush();
+    if (slot->opened && !options_.rules.read_only) slot->opened->image->disk()->flush();
   }
 }
 

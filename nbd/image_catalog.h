@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "nbd/exports.h"
+#include "nbd/image_exports.h"
 #include "src/image.h"
 
 namespace drydock::nbd {
@@ -34,7 +35,7 @@ namespace drydock::nbd {
 class ImageCatalog final : public ExportCatalog {
  public:
   struct Options {
-    bool read_only = true;
+    ExportRules rules;
     std::chrono::steady_clock::duration idle = std::chrono::seconds(30);  // so long an unused image stays open
     size_t open_images = 256;                                             // at once; a descriptor each, and its chain's
     // Opens an image; `format` is nothing until it has been found. From any thread.
@@ -51,6 +52,8 @@ class ImageCatalog final : public ExportCatalog {
   void flush() const override;
   void close_idle() const override;
 
+  // Opens every file that is a source of its own, as clients will have it; throws for the first that does not open.
+  void check_files() const;
   // Closes every image; throws the first error after having closed all.
   void close() const;
 

@@ -54,7 +54,13 @@ ExportedBitmap exported_bitmap(const std::shared_ptr<const Image>& image, const 
   return {name, std::make_shared<LateRanges>(image, name)};
 }
 
-ImageExports image_exports(const std::shared_ptr<const Image>& image, const std::string& prefix, bool read_only) {
+std::shared_ptr<Disk> ruled(std::shared_ptr<Disk> disk, const ExportRules& rules) {
+  if (rules.read_only || !disk->writable() || rules.policy == WritePolicy{}) return disk;
+  return std::make_shared<WritePolicyDisk>(std::move(disk), rules.policy);
+}
+
+ImageExports image_exports(const std::shared_ptr<const Image>& image, const std::string& prefix,
+                           const ExportRules& rules) {
   Views views = list_views(*image);
   ImageExports result;
   result.warnings = std::move(views.warnings);
@@ -63,8 +69,9 @@ ImageExports image_exports(const std::shared_ptr<const Image>& image, const std:
     const bool can_change = view.kind == ViewKind::disk || view.kind == ViewKind::partition;
     Export added{.name = prefix.empty() ? view.name : fmt::format("{}/{}", prefix, view.name),
                  .description = view.description,
-                 .disk = std::move(view.disk),
-                 .read_only = read_only || !can_change,
+                 .disk = can_change ? ruled(std::move(view.disk), rules) : std::move(view.disk),
+                 .read_only = rules.read_only || !can_change,
+                 .multi_conn = rules.multi_conn,
                  .allocation_depth = true};
     if (view.kind == ViewKind::disk) {
       added.bitmaps = bitmaps_of(image);

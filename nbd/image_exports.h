@@ -12,6 +12,7 @@
 
 #include "nbd/exports.h"
 #include "src/image.h"
+#include "src/write_policy_disk.h"
 
 namespace drydock::nbd {
 
@@ -20,10 +21,21 @@ struct ImageExports {
   std::vector<std::string> warnings;  // printable lines
 };
 
+struct ExportRules {
+  bool read_only = true;
+  bool multi_conn = true;
+  WritePolicy policy{};  // of those that can be written
+};
+
+// `disk` as the rules want it served.
+std::shared_ptr<Disk> ruled(std::shared_ptr<Disk> disk, const ExportRules& rules);
+
 // Names are "disk", "p1", "snapshots/NAME", "backing/1" ..., with `prefix` and a slash before them unless it is empty;
-// the bare prefix is then the disk, too. Disk and partitions are as writable as the image unless `read_only`, all else
-// is read-only. The disk offers the image's dirty bitmaps that can be trusted; one is read when a client asks for it.
-ImageExports image_exports(const std::shared_ptr<const Image>& image, const std::string& prefix, bool read_only);
+// the bare prefix is then the disk, too. Disk and partitions are as writable as the image and the rules let them be,
+// all else is read-only. The disk offers the image's dirty bitmaps that can be trusted; one is read when a client asks
+// for it.
+ImageExports image_exports(const std::shared_ptr<const Image>& image, const std::string& prefix,
+                           const ExportRules& rules);
 
 // The dirty bitmap `name` of `image`, read when it is first asked for. Throws not_found, and invalid for one that is
 // not to be trusted.

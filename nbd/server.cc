@@ -124,6 +124,10 @@ class Server::Core {
 
   void let_in(Door& door) {
     for (;;) {
+      if (options_.limits.queue && sessions_.size() >= options_.limits.connections) {
+        waiting_.push_back(&door);
+        return;
+      }
       UniqueFd socket(::accept4(door.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (socket) {
         welcome(std::move(socket));
@@ -162,6 +166,9 @@ class Server::Core {
   void forget(const std::shared_ptr<Session>& session) {
     asio::post(strand_, [this, session] {
       sessions_.erase(session);
+      if (!stopping_) {
+        for (Door* door : std::exchange(waiting_, {})) let_in(*door);
+      }
       leave_if_done();
     });
   }
@@ -229,6 +236,7 @@ class Server::Core {
 
   // The strand's.
   std::list<Door> doors_;
+  std::vector<Door*> waiting_;  // for a place to be free
   asio::signal_set signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;

@@ -15,6 +15,7 @@ namespace drydock::nbd {
 // for payloads is therefore at most `total_memory` + connections * max_payload: 256 MiB + 64 * 32 MiB by default.
 struct Limits {
   size_t connections = 64;
+  bool queue = false;  // who comes beyond them waits for a place, instead of being turned away
   size_t requests_per_connection = 128;
   uint64_t memory_per_connection = 8 << 20;  // bytes of payload in flight; more only spoils the processor's caches
   uint64_t total_memory = 256 << 20;         // bytes, over all connections

@@ -23,6 +23,8 @@ struct WritePolicy {
   ZeroDetection detect_zeroes = ZeroDetection::off;
   bool flush_each_change = false;  // a change is durable when its call returns
   bool never_flush = false;        // when things become durable is left to the system
+
+  bool operator==(const WritePolicy&) const = default;
 };
 
 class WritePolicyDisk final : public Disk {

@@ -3,8 +3,10 @@
 #include "tools/serve_options.h"
 
 #include <charconv>
+#include <limits>
 
 #include "src/error.h"
+#include "tools/served_image.h"
 
 namespace drydock::cli {
 
@@ -56,6 +58,13 @@ nbd::TlsOptions parse_tls(const ParsedOptions& options) {
   return tls;
 }
 
+// Under its own name, who comes beyond the limit is told so; qemu-nbd's clients wait for their turn.
+void limit_clients(const Invocation& invocation, nbd::ServerOptions& options) {
+  const unsigned clients = shared_clients(invocation);
+  options.limits.connections = clients > 0 ? clients : std::numeric_limits<size_t>::max();
+  options.limits.queue = invocation.as_incumbent;
+}
+
 }  // namespace
 
 std::vector<OptionSpec> listen_options() {
@@ -63,6 +72,7 @@ std::vector<OptionSpec> listen_options() {
       {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
       {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
       {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},
+      {'e', "shared", "N", "let in N clients at once, 0: any number (default: 64)"},
   };
 }
 
@@ -76,7 +86,8 @@ std::vector<OptionSpec> tls_options() {
   };
 }
 
-nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
+nbd::ServerOptions parse_server_options(const Invocation& invocation) {
+  const ParsedOptions& options = invocation.options;
   nbd::ServerOptions result;
   result.stop_on_signals = true;
   if (const auto path = options.value("socket")) {
@@ -90,6 +101,7 @@ nbd::ServerOptions parse_server_options(const ParsedOptions& options) {
   if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
   if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
   result.tls = parse_tls(options);
+  limit_clients(invocation, result);
   return result;
 }
 

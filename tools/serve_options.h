@@ -11,12 +11,12 @@
 
 namespace drydock::cli {
 
-// Rows: --socket, --port, --bind.
+// Rows: --socket, --port, --bind, --shared.
 std::vector<OptionSpec> listen_options();
 // Rows: --tls, --tls-certificates, --tls-verify-peer, --tls-psk, --tls-allow.
 std::vector<OptionSpec> tls_options();
 
 // Throws usage for words that exclude each other.
-nbd::ServerOptions parse_server_options(const ParsedOptions& options);
+nbd::ServerOptions parse_server_options(const Invocation& invocation);
 
 }  // namespace drydock::cli

@@ -157,7 +157,7 @@ TEST_F(nbd_image_catalog, several_sources_are_told_apart) {
 
 TEST_F(nbd_image_catalog, what_clients_write_is_in_the_file_when_it_is_closed) {
   test::run_ok({"truncate", "-s", "1M", folder + "/a.raw"});
-  const ImageCatalog images = in_folder({.read_only = false, .idle = std::chrono::seconds(0)});
+  const ImageCatalog images = in_folder({.rules = {.read_only = false}, .idle = std::chrono::seconds(0)});
   const auto data = test::random_bytes(1, 512);
   images.find("a.raw")->disk->write(GuestOffset(512), data);
   images.flush();

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -82,13 +83,29 @@ Addresses resolve(const std::string& host, uint16_t port) {
   return {found, ::freeaddrinfo};
 }
 
-uint16_t port_of(int fd) {
+sockaddr_storage address_of(int fd, socklen_t& length) {
   sockaddr_storage address{};
-  socklen_t length = sizeof address;
+  length = sizeof address;
   if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) throw system_error(errno, "getsockname");
+  return address;
+}
+
+uint16_t port_of(const sockaddr_storage& address) {
   const auto* v4 = reinterpret_cast<const sockaddr_in*>(&address);
   const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&address);
   return ntohs(address.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
+}
+
+uint16_t port_of(int fd) {
+  socklen_t length = 0;
+  return port_of(address_of(fd, length));
+}
+
+std::string host_of(const sockaddr_storage& address, socklen_t length) {
+  std::array<char, NI_MAXHOST> host{};
+  const auto* generic_address = reinterpret_cast<const sockaddr*>(&address);
+  const int failure = ::getnameinfo(generic_address, length, host.data(), host.size(), nullptr, 0, NI_NUMERICHOST);
+  return failure == 0 ? host.data() : "localhost";
 }
 
 void set_port(addrinfo& address, uint16_t port) {
@@ -140,6 +157,31 @@ Listener Listener::on_port(const std::string& host, uint16_t port) {
     if (listener.bind_port(host)) return listener;
   }
   throw Error(ErrorKind::busy, fmt::format("{}: no port is free at all its addresses", listening_on(host)));
+}
+
+Listener Listener::on_vsock(const VsockAddress& address) {
+  Listener listener;
+  listener.descriptors_.push_back(listen_on_vsock(address, backlog));
+  listener.vsock_ = vsock_address_of(listener.descriptors_.front().get());
+  return listener;
+}
+
+Listener Listener::on_inherited(std::vector<UniqueFd> descriptors) {
+  Listener listener;
+  listener.descriptors_ = std::move(descriptors);
+  const int first = listener.descriptors_.front().get();
+  socklen_t length = 0;
+  const sockaddr_storage address = address_of(first, length);
+  if (address.ss_family == AF_UNIX) {
+    const auto* path = reinterpret_cast<const sockaddr_un*>(&address)->sun_path;
+    listener.path_.assign(path, ::strnlen(path, length - offsetof(sockaddr_un, sun_path)));
+  } else if (address.ss_family == AF_VSOCK) {
+    listener.vsock_ = vsock_address_of(first);
+  } else {
+    listener.host_ = host_of(address, length);
+    listener.port_ = port_of(address);
+  }
+  return listener;
 }
 
 void Listener::bind_socket() {
@@ -213,7 +255,14 @@ void Listener::close() {
   folder_.clear();
 }
 
+void Listener::disown() {
+  descriptors_.clear();
+  inode_ = 0;
+  folder_.clear();
+}
+
 std::string Listener::uri(std::string_view export_name, const UriTls& tls) const {
+  if (vsock_) return vsock_uri(export_name, vsock_->cid, vsock_->port, tls);
   return path_.empty() ? tcp_uri(export_name, host_, port_, tls) : unix_uri(export_name, path_, tls);
 }
 

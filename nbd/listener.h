@@ -11,11 +11,13 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "nbd/uri.h"
+#include "nbd/vsock.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -28,6 +30,9 @@ class Listener {
   static Listener on_private_socket();
   // `host`: "localhost" (both loopback addresses), a name or an address. Port 0: a free one.
   static Listener on_port(const std::string& host, uint16_t port);
+  static Listener on_vsock(const VsockAddress& address);
+  // Sockets that listen already and belong to somebody else; at least one. URIs are those of the first.
+  static Listener on_inherited(std::vector<UniqueFd> descriptors);
 
   Listener(Listener&&) noexcept = default;
   Listener& operator=(Listener&&) = delete;
@@ -37,12 +42,14 @@ class Listener {
 
   // Stops listening.
   void close();
+  // Leaves everything as it is to another process that has the same.
+  void disown();
 
   // The listening descriptors, nonblocking; handed out once.
   std::vector<UniqueFd> take_descriptors() { return std::move(descriptors_); }
   std::string uri(std::string_view export_name, const UriTls& tls) const;
-  const std::string& socket_path() const { return path_; }  // empty for TCP
-  uint16_t port() const { return port_; }
+  const std::string& socket_path() const { return path_; }  // empty where it is none
+  uint16_t port() const { return port_; }                   // of TCP; 0 where it is none
 
  private:
   Listener() = default;
@@ -58,6 +65,7 @@ class Listener {
   ino_t inode_ = 0;
   std::string host_;
   uint16_t port_ = 0;
+  std::optional<VsockAddress> vsock_;
 };
 
 }  // namespace drydock::nbd

@@ -44,13 +44,27 @@ constexpr int send_buffer = 4 << 20;
 // So often the catalog may close what nobody uses.
 constexpr std::chrono::seconds housekeeping_interval{2};
 
-Listener make_listener(const ServerOptions& options) {
-  if (options.port) return Listener::on_port(options.address, *options.port);
-  return options.socket_path.empty() ? Listener::on_private_socket() : Listener::on_socket(options.socket_path);
-}
-
 unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
+}
+
+int family_of(int socket) {
+  int family = AF_UNSPEC;
+  socklen_t size = sizeof family;
+  ::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &family, &size);
+  return family;
+}
+
+void tune(int socket) {
+  const int on = 1;
+  const int family = family_of(socket);
+  if (family == AF_UNIX) {
+    // As much as the system allows: fewer waits in a stream of replies. TCP finds its own size.
+    ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
+  } else if (family == AF_INET || family == AF_INET6) {
+    ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    ::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  }
 }
 
 // sendfile() to a client that has hung up raises it, and has no flag against that.
@@ -65,12 +79,12 @@ void block_sigpipe() {
 
 class Server::Core {
  public:
-  Core(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options)
+  Core(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options, Listener listener)
       : exports_(std::move(exports)),
         options_(options),
         memory_(options.limits.total_memory),
         credentials_(options.tls.mode == TlsMode::off ? nullptr : std::make_shared<TlsCredentials>(options.tls)),
-        listener_(make_listener(options)),
+        listener_(std::move(listener)),
         strand_(asio::make_strand(loop_)),
         signals_(strand_),
         pause_(strand_),
@@ -144,11 +158,7 @@ class Server::Core {
 
   // A client beyond the limit is told by the end of its connection, rather than kept waiting.
   void welcome(UniqueFd socket) {
-    const int on = 1;
-    // As much as the system allows: fewer waits in a stream of replies. TCP finds its own size.
-    if (!options_.port) ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
-    if (options_.port) ::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (options_.port) ::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    tune(socket.get());
     std::shared_ptr<Session> session;
     try {
       if (sessions_.size() >= options_.limits.connections) return;
@@ -166,6 +176,8 @@ class Server::Core {
   void forget(const std::shared_ptr<Session>& session) {
     asio::post(strand_, [this, session] {
       sessions_.erase(session);
+      served_ = served_ || session->has_served();
+      if (options_.stop_with_last_client && served_ && sessions_.empty()) begin_stop();
       if (!stopping_) {
         for (Door* door : std::exchange(waiting_, {})) let_in(*door);
       }
@@ -242,16 +254,26 @@ class Server::Core {
   asio::steady_timer grace_;
   asio::steady_timer housekeeping_;
   bool stopping_ = false;
+  bool served_ = false;  // a client has been there, and used an export
   std::unordered_set<std::shared_ptr<Session>> sessions_;
 
   std::vector<std::thread> threads_;
 };
 
+Listener listen(const ServerOptions& options) {
+  if (options.vsock) return Listener::on_vsock(*options.vsock);
+  if (options.port) return Listener::on_port(options.address, *options.port);
+  return options.socket_path.empty() ? Listener::on_private_socket() : Listener::on_socket(options.socket_path);
+}
+
 Server::Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options)
-    : core_(std::make_unique<Core>(std::move(exports), options)) {}
+    : Server(std::move(exports), options, listen(options)) {}
 
 Server::Server(Exports exports, const ServerOptions& options)
-    : Server(std::make_shared<const Exports>(std::move(exports)), options) {}
+    : Server(std::make_shared<Exports>(std::move(exports)), options) {}
+
+Server::Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options, Listener listener)
+    : core_(std::make_unique<Core>(std::move(exports), options, std::move(listener))) {}
 
 Server::~Server() {
   if (!core_->running()) return;

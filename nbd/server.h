@@ -22,28 +22,36 @@
 #include <string_view>
 
 #include "nbd/exports.h"
+#include "nbd/listener.h"
 #include "nbd/server_limits.h"
 #include "nbd/tls.h"
 
 namespace drydock::nbd {
 
 struct ServerOptions {
-  // Where to listen: on a socket file, on a port, or (neither given) on a socket in a folder of our own, open to its
-  // owner only.
+  // Where to listen: on a socket file, on a port, on a vsock, or (none given) on a socket in a folder of our own, open
+  // to its owner only.
   std::string socket_path;
   std::optional<uint16_t> port;       // 0: any that is free
   std::string address = "localhost";  // of the port
-  unsigned threads = 0;               // 0: twice the processors, at least 4
-  bool stop_on_signals = false;       // SIGINT and SIGTERM stop the server; a second one hurries it
+  std::optional<VsockAddress> vsock;
+  unsigned threads = 0;                // 0: twice the processors, at least 4
+  bool stop_on_signals = false;        // SIGINT and SIGTERM stop the server; a second one hurries it
+  bool stop_with_last_client = false;  // when all that have used an export, and all others, are gone
   Limits limits;
   TlsOptions tls;
 };
+
+// Listens where the options say; throws busy where somebody else does.
+Listener listen(const ServerOptions& options);
 
 class Server {
  public:
   // Listens; throws busy where somebody else does, and what is wrong with the credentials for TLS.
   Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options);
   Server(Exports exports, const ServerOptions& options);
+  // Where `listener` listens already, whatever the options say of it.
+  Server(std::shared_ptr<const ExportCatalog> exports, const ServerOptions& options, Listener listener);
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
   // Errors of the last flush are lost here: wait() reports them.

@@ -57,6 +57,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void drain();
   // Cuts the connection off. Any thread.
   void abort();
+  // Whether the client came as far as an export. Any thread.
+  bool has_served() const { return in_transmission_; }
 
  private:
   enum class Arrival { ready, later, never };

@@ -64,14 +64,14 @@ void leave_terminal() {
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int stream = 0; stream <= 2; ++stream) ::dup2(null, stream);
   if (null > 2) ::close(null);
-  close_inherited_descriptors();
 }
 
 [[noreturn]] void run_child(UniqueFd pipe, const std::function<void(const ReadyCallback&)>& serve) {
   int status = 0;
   try {
-    leave_terminal();
+    close_inherited_descriptors();
     serve([&pipe] {
+      leave_terminal();
       const bool heard = send_report(pipe.get(), {}, "");
       pipe.reset();
       return heard;
@@ -92,11 +92,12 @@ void leave_terminal() {
 void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw system_error(errno, "pipe");
-  const UniqueFd read_end(ends[0]);
+  UniqueFd read_end(ends[0]);
   UniqueFd write_end(ends[1]);
   const pid_t child = ::fork();
   if (child < 0) throw system_error(errno, "fork");
   if (child == 0) {
+    read_end.reset();
     run_child(std::move(write_end), serve);
   }
   write_end.reset();

@@ -13,9 +13,10 @@ namespace drydock::cli {
 // Tells that the service is there. False when nobody waits for it any more, so that serving should end.
 using ReadyCallback = std::function<bool()>;
 
-// Forks. The child runs `serve` in a session of its own: in "/", with standard streams on /dev/null and without the
-// descriptors that the caller inherited from its own caller; it ends with 0 when `serve` returns and 1 when it throws.
-// The parent returns when the child has called `ready`, and throws the Error with which `serve` failed before that.
+// Forks. The child runs `serve`, without the descriptors that the caller inherited from its own caller, standard
+// streams excepted. From its call of `ready` on it is in a session of its own, in "/", with those streams on /dev/null.
+// It ends with 0 when `serve` returns and 1 when it throws. The parent returns when the child has called `ready`, and
+// throws the Error with which `serve` failed before that.
 void run_in_background(const std::function<void(const ReadyCallback& ready)>& serve);
 
 }  // namespace drydock::cli

@@ -2,9 +2,14 @@
 //
 // drydock serve: images, their partitions, snapshots and layers as NBD exports.
 
+#include <optional>
+
 #include "nbd/server.h"
+#include "nbd/socket_activation.h"
 #include "src/error.h"
+#include "tools/background.h"
 #include "tools/commands.h"
+#include "tools/pid_file.h"
 #include "tools/serve_options.h"
 #include "tools/served_image.h"
 
@@ -12,20 +17,38 @@ namespace drydock::cli {
 
 namespace {
 
-int run_serve(Invocation& invocation) {
-  const nbd::ServerOptions options = parse_server_options(invocation);
+// Until the end, once `ready` was told that the server is there.
+void serve(const Invocation& invocation, const nbd::ServerOptions& options, std::vector<UniqueFd> inherited,
+           const ReadyCallback& ready) {
   const Served served = open_served(invocation);
-
-  nbd::Server server(served.exports, options);
+  const bool activated = !inherited.empty();
+  nbd::Server server(served.exports, options,
+                     activated ? nbd::Listener::on_inherited(std::move(inherited)) : nbd::listen(options));
+  std::optional<PidFile> pid_file;
+  if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
   server.start();
-  if (!invocation.as_incumbent) {
+  // Who has made the socket knows where it is, and may be reading the output of something else.
+  if (!activated && !invocation.as_incumbent) {
     for (const auto& entry : served.exports->list()) {
       invocation.io.out << fmt::format("{}  {}\n", server.uri(entry.name), entry.description);
     }
     invocation.io.out.flush();
   }
+  if (!ready()) server.stop();
   server.wait();
   served.close();
+}
+
+int run_serve(Invocation& invocation) {
+  const nbd::ServerOptions options = parse_server_options(invocation);
+  std::vector<UniqueFd> inherited = nbd::take_activated_sockets();
+  if (!inherited.empty()) refuse_listen_options(invocation.options);
+  if (!invocation.options.has("fork")) {
+    serve(invocation, options, std::move(inherited), [] { return true; });
+    return 0;
+  }
+  invocation.io.out.flush();
+  run_in_background([&](const ReadyCallback& ready) { serve(invocation, options, std::move(inherited), ready); });
   return 0;
 }
 
@@ -38,7 +61,7 @@ const Command& serve_command() {
       .summary = "serve the disk, partitions and snapshots of images over NBD",
       .synopsis = "[OPTION...] IMAGE-OR-FOLDER...",
       .incumbent = "",
-      .options = join(served_image_options(), join(listen_options(), tls_options())),
+      .options = join(served_image_options(), join(listen_options(), join(process_options(), tls_options()))),
       .run = run_serve,
   };
   return command;

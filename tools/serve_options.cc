@@ -22,6 +22,18 @@ Number parse_number(std::string_view text, std::string_view option, std::string_
   return number;
 }
 
+nbd::VsockAddress parse_vsock(std::string_view text) {
+  constexpr std::string_view expected = "a port, or a CID, a colon and a port, from 0 to 4294967294";
+  const size_t colon = text.find(':');
+  nbd::VsockAddress address;
+  if (colon != std::string_view::npos) {
+    address.cid = parse_number<uint32_t>(text.substr(0, colon), "--vsock", expected);
+    text.remove_prefix(colon + 1);
+  }
+  address.port = parse_number<uint32_t>(text, "--vsock", expected);
+  return address;
+}
+
 nbd::TlsMode parse_tls_mode(const std::string& text) {
   if (text == "off") return nbd::TlsMode::off;
   if (text == "on") return nbd::TlsMode::on;
@@ -72,8 +84,24 @@ std::vector<OptionSpec> listen_options() {
       {'k', "socket", "PATH", "listen on a Unix socket at PATH (default: one in a private folder)"},
       {'p', "port", "N", "listen on TCP port N of localhost; 0 takes a free one"},
       {'b', "bind", "ADDRESS", "with --port: listen on this address instead of localhost"},
+      {0, "vsock", "[CID:]PORT", "listen for virtual machines, or their host, on this vsock port"},
       {'e', "shared", "N", "let in N clients at once, 0: any number (default: 64)"},
   };
+}
+
+std::vector<OptionSpec> process_options() {
+  return {
+      {0, "fork", "", "serve in the background; return when clients can connect"},
+      {0, "pid-file", "FILE", "write the server's process ID to FILE, which goes away with it"},
+      {0, "exit-with-last-client", "", "end when the last client that used an export is gone"},
+  };
+}
+
+void refuse_listen_options(const ParsedOptions& options) {
+  for (const char* option : {"socket", "port", "bind", "vsock"}) {
+    if (!options.has(option)) continue;
+    usage_error(fmt::format("--{}: the sockets to listen on were handed over already (LISTEN_FDS)", option));
+  }
 }
 
 std::vector<OptionSpec> tls_options() {
@@ -98,8 +126,14 @@ nbd::ServerOptions parse_server_options(const Invocation& invocation) {
     result.port = parse_number<uint16_t>(*port, "--port", "a number from 0 (any free port) to 65535");
   }
   if (const auto address = options.value("bind")) result.address = *address;
+  if (const auto address = options.value("vsock")) result.vsock = parse_vsock(*address);
   if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
+  if (result.vsock && (!result.socket_path.empty() || result.port)) {
+    usage_error("--vsock excludes --socket and --port");
+  }
   if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
+  if (options.value("pid-file") == "") usage_error("--pid-file needs a path");
+  result.stop_with_last_client = options.has("exit-with-last-client");
   result.tls = parse_tls(options);
   limit_clients(invocation, result);
   return result;

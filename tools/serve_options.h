@@ -11,10 +11,16 @@
 
 namespace drydock::cli {
 
-// Rows: --socket, --port, --bind, --shared.
+// Rows: --socket, --port, --bind, --vsock, --shared.
 std::vector<OptionSpec> listen_options();
 // Rows: --tls, --tls-certificates, --tls-verify-peer, --tls-psk, --tls-allow.
 std::vector<OptionSpec> tls_options();
+
+// Rows: --fork, --pid-file, --exit-with-last-client.
+std::vector<OptionSpec> process_options();
+
+// Throws usage where one of the options that name a socket was given.
+void refuse_listen_options(const ParsedOptions& options);
 
 // Throws usage for words that exclude each other.
 nbd::ServerOptions parse_server_options(const Invocation& invocation);

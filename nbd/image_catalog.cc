@@ -52,7 +52,9 @@ ImageCatalog::ImageCatalog(const std::vector<std::string>& sources, Options opti
   for (const std::string& path : sources) {
     std::error_code error;
     const bool is_folder = fs::is_directory(path, error);
-    const fs::path full = is_folder ? fs::canonical(path) : fs::path(path);
+    // Whole, so that it counts from "/" as well; a URI stays what it is.
+    const bool is_uri = !is_folder && path.find("://") != std::string::npos;
+    const fs::path full = is_folder ? fs::canonical(path) : is_uri ? fs::path(path) : fs::absolute(path);
     const std::string name = printable(full.filename().string());
     std::string unique = name;
     for (unsigned n = 2; !taken.insert(unique).second; ++n) unique = fmt::format("{}~{}", name, n);

@@ -137,14 +137,14 @@ std::optional<std::string> take_negative_word(const Command& command, std::vecto
 }
 
 // Prints an error as the program's user knows it.
-void tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
+void tell(const Invocation& invocation, const Error& error, bool as_qemu) {
   const auto* worded = dynamic_cast<const WordedError*>(&error);
   std::string message = error.what();
-  if (worded != nullptr && !as_qemu_img) {
+  if (worded != nullptr && !as_qemu) {
     for (const std::string& line : worded->more()) message += " " + line;
   }
   invocation.warn(message);
-  if (worded != nullptr && as_qemu_img) {
+  if (worded != nullptr && as_qemu) {
     for (const std::string& line : worded->more()) {
       if (worded->named()) {
         invocation.warn(line);
@@ -155,7 +155,7 @@ void tell(const Invocation& invocation, const Error& error, bool as_qemu_img) {
   }
   if (error.kind() == ErrorKind::usage) {
     invocation.io.err << fmt::format("Try '{} --help' for more information{}\n", invocation.program,
-                                     as_qemu_img ? "" : ".");
+                                     as_qemu ? "" : ".");
   }
 }
 
@@ -258,6 +258,7 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
   Invocation invocation{.io = io, .program = program, .as_incumbent = as_incumbent, .options = {}, .arguments = {}};
   const std::vector<OptionSpec> specs = all_options(command);
   const bool as_qemu_img = as_incumbent && is_qemu_img_verb(command);
+  const bool as_qemu = as_qemu_img || (as_incumbent && command.incumbent == "qemu-nbd");
   try {
     std::vector<std::string> plain_words = words;
     const auto negative = take_negative_word(command, plain_words);
@@ -283,9 +284,9 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
       io.out << qemu_img_help();
       return 0;
     }
-    tell(invocation, wrong, as_qemu_img);
+    tell(invocation, wrong, as_qemu);
   } catch (const Error& error) {
-    tell(invocation, error, as_qemu_img);
+    tell(invocation, error, as_qemu);
     if (error.kind() != ErrorKind::usage && error.kind() != ErrorKind::interrupted) return command.failure_status;
   } catch (const std::exception& error) {
     invocation.warn(error.what());

@@ -3,13 +3,16 @@
 // drydock serve: images, their partitions, snapshots and layers as NBD exports.
 
 #include <optional>
+#include <thread>
 
 #include "nbd/server.h"
 #include "nbd/socket_activation.h"
 #include "src/error.h"
 #include "tools/background.h"
 #include "tools/commands.h"
+#include "tools/nbd_device.h"
 #include "tools/pid_file.h"
+#include "tools/qemu_nbd.h"
 #include "tools/serve_options.h"
 #include "tools/served_image.h"
 
@@ -26,7 +29,22 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
                      activated ? nbd::Listener::on_inherited(std::move(inherited)) : nbd::listen(options));
   std::optional<PidFile> pid_file;
   if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
+  std::optional<NbdDevice> device;
+  if (const auto path = invocation.options.value("connect")) device.emplace(*path);
   server.start();
+  // The kernel's client is a client like others; when it lets go there is nothing left to serve.
+  std::jthread kernel;
+  if (device) {
+    device->attach(server.socket_path(), invocation.options.value("export-name").value_or(""));
+    kernel = std::jthread([&] {
+      try {
+        device->run();
+      } catch (const Error& error) {
+        invocation.warn(error.what());
+      }
+      server.stop();
+    });
+  }
   // Who has made the socket knows where it is, and may be reading the output of something else.
   if (!activated && !invocation.as_incumbent) {
     for (const auto& entry : served.exports->list()) {
@@ -40,10 +58,12 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
 }
 
 int run_serve(Invocation& invocation) {
+  if (const auto status = run_without_serving(invocation)) return *status;
   const nbd::ServerOptions options = parse_server_options(invocation);
   std::vector<UniqueFd> inherited = nbd::take_activated_sockets();
   if (!inherited.empty()) refuse_listen_options(invocation.options);
-  if (!invocation.options.has("fork")) {
+  const bool in_background = invocation.options.has("fork") || invocation.options.has("connect");
+  if (!in_background) {
     serve(invocation, options, std::move(inherited), [] { return true; });
     return 0;
   }
@@ -60,8 +80,9 @@ const Command& serve_command() {
       .group = "exports",
       .summary = "serve the disk, partitions and snapshots of images over NBD",
       .synopsis = "[OPTION...] IMAGE-OR-FOLDER...",
-      .incumbent = "",
-      .options = join(served_image_options(), join(listen_options(), join(process_options(), tls_options()))),
+      .incumbent = "qemu-nbd",
+      .options = join(join(served_image_options(), join(listen_options(), join(process_options(), tls_options()))),
+                      qemu_nbd_options()),
       .run = run_serve,
   };
   return command;

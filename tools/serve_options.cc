@@ -6,7 +6,9 @@
 #include <limits>
 
 #include "src/error.h"
+#include "tools/qemu_nbd.h"
 #include "tools/served_image.h"
+#include "tools/tls_objects.h"
 
 namespace drydock::cli {
 
@@ -70,6 +72,26 @@ nbd::TlsOptions parse_tls(const ParsedOptions& options) {
   return tls;
 }
 
+nbd::ServerOptions own_server(const ParsedOptions& options) {
+  nbd::ServerOptions result;
+  if (const auto path = options.value("socket")) {
+    if (path->empty()) usage_error("--socket needs a path");
+    result.socket_path = *path;
+  }
+  if (const auto port = options.value("port")) {
+    result.port = parse_number<uint16_t>(*port, "--port", "a number from 0 (any free port) to 65535");
+  }
+  if (const auto address = options.value("bind")) result.address = *address;
+  if (const auto address = options.value("vsock")) result.vsock = parse_vsock(*address);
+  if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
+  if (result.vsock && (!result.socket_path.empty() || result.port)) {
+    usage_error("--vsock excludes --socket and --port");
+  }
+  if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
+  result.stop_with_last_client = options.has("exit-with-last-client");
+  return result;
+}
+
 // Under its own name, who comes beyond the limit is told so; qemu-nbd's clients wait for their turn.
 void limit_clients(const Invocation& invocation, nbd::ServerOptions& options) {
   const unsigned clients = shared_clients(invocation);
@@ -115,28 +137,13 @@ std::vector<OptionSpec> tls_options() {
 }
 
 nbd::ServerOptions parse_server_options(const Invocation& invocation) {
-  const ParsedOptions& options = invocation.options;
-  nbd::ServerOptions result;
-  result.stop_on_signals = true;
-  if (const auto path = options.value("socket")) {
-    if (path->empty()) usage_error("--socket needs a path");
-    result.socket_path = *path;
-  }
-  if (const auto port = options.value("port")) {
-    result.port = parse_number<uint16_t>(*port, "--port", "a number from 0 (any free port) to 65535");
-  }
-  if (const auto address = options.value("bind")) result.address = *address;
-  if (const auto address = options.value("vsock")) result.vsock = parse_vsock(*address);
-  if (!result.socket_path.empty() && result.port) usage_error("--socket and --port exclude each other");
-  if (result.vsock && (!result.socket_path.empty() || result.port)) {
-    usage_error("--vsock excludes --socket and --port");
-  }
-  if (options.has("bind") && !result.port) usage_error("--bind goes with --port");
-  if (options.value("pid-file") == "") usage_error("--pid-file needs a path");
-  result.stop_with_last_client = options.has("exit-with-last-client");
-  result.tls = parse_tls(options);
-  limit_clients(invocation, result);
-  return result;
+  nbd::ServerOptions options = invocation.as_incumbent ? qemu_nbd_server(invocation) : own_server(invocation.options);
+  if (invocation.options.value("pid-file") == "") usage_error("--pid-file needs a path");
+  options.stop_on_signals = true;
+  options.tls = parse_tls(invocation.options);
+  if (const auto described = server_tls_of_objects(invocation.options)) options.tls = *described;
+  limit_clients(invocation, options);
+  return options;
 }
 
 }  // namespace drydock::cli

@@ -14,6 +14,7 @@
 #include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/snapshot_argument.h"
+#include "tools/worded_error.h"
 
 namespace drydock::cli {
 
@@ -95,7 +96,22 @@ OpenOptions options_for(const Invocation& invocation, bool writable) {
   return options;
 }
 
+// qemu-img's words for what does not open, with qemu-nbd's in the place of their first.
+[[noreturn]] void tell_as_qemu_nbd(const Error& error, const std::string& word) {
+  const std::string qemu_img = fmt::format("Could not open '{}': ", printable(word));
+  std::string message = error.what();
+  if (message.starts_with(qemu_img)) message.erase(0, qemu_img.size());
+  message = fmt::format("Failed to blk_new_open '{}': {}", printable(word), message);
+  if (const auto* worded = dynamic_cast<const WordedError*>(&error)) {
+    throw WordedError(error.kind(), message, worded->more(), worded->named());
+  }
+  throw Error(error.kind(), error.errno_value(), message);
+}
+
 std::shared_ptr<Image> open_word(const Invocation& invocation, const std::string& word, bool writable) {
+  if (invocation.as_incumbent && invocation.options.has("image-opts") && invocation.options.has("format")) {
+    refuse("--image-opts and -f are mutually exclusive");
+  }
   if (writable && !invocation.options.has("snapshot")) refuse_force_share(invocation, word);
   try {
     auto image = open_image(invocation, word, options_for(invocation, writable));
@@ -103,7 +119,7 @@ std::shared_ptr<Image> open_word(const Invocation& invocation, const std::string
     return image;
   } catch (const Error& error) {
     if (!invocation.as_incumbent) throw;
-    throw error.within(fmt::format("Failed to blk_new_open '{}'", printable(word)));
+    tell_as_qemu_nbd(error, word);
   }
 }
 
@@ -121,12 +137,7 @@ bool describes_one_disk(const Invocation& invocation) {
 
 std::shared_ptr<Disk> disk_of(const Invocation& invocation, const Image& image) {
   const auto snapshot = invocation.options.value("load-snapshot");
-  if (!snapshot) return image.disk();
-  try {
-    return snapshot_disk(image, *snapshot);
-  } catch (const Error& error) {
-    throw invocation.as_incumbent ? error.within("Failed to load snapshot") : error;
-  }
+  return snapshot ? snapshot_disk(image, *snapshot) : image.disk();
 }
 
 std::shared_ptr<Disk> behind_offset(std::shared_ptr<Disk> disk, uint64_t offset) {

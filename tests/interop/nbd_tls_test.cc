@@ -128,6 +128,28 @@ TEST_F(nbd_tls_interop, who_is_not_allowed_is_told_so) {
       HasSubstr("server replied with error to opt_go request"));
 }
 
+TEST_F(nbd_tls_interop, qemus_objects_describe_the_credentials_of_both_ends) {
+  const std::string name = dir.file("qemu-nbd");
+  std::filesystem::create_symlink(test::drydock_program(), name);
+  for (const std::string& kind :
+       {"tls-creds-psk,id=tls0,dir=" + dir.file("keys"), "tls-creds-x509,id=tls0,dir=" + pki}) {
+    const bool keys_are_used = kind.find("psk") != std::string::npos;
+    const test::Process server({name, "-t", "-r", "-f", "raw", "-b", "localhost", "-p", "10877", "--object",
+                                kind + ",endpoint=server", "--tls-creds", "tls0", image});
+    const std::string client = kind + ",endpoint=client" + (keys_are_used ? ",username=porter" : "");
+    ASSERT_TRUE(test::wait_until([&] { return test::run(qemu_img(client, "10877")).status == 0; }));
+    const std::vector<std::string> words{"-L",       "-b",   "localhost",   "-p",  "10877",
+                                         "--object", client, "--tls-creds", "tls0"};
+    std::vector<std::string> theirs = words;
+    theirs.insert(theirs.begin(), "qemu-nbd");
+    std::vector<std::string> ours = words;
+    ours.insert(ours.begin(), name);
+    EXPECT_EQ(test::run_ok(ours), test::run_ok(theirs));
+    // Nothing is told to who comes without.
+    EXPECT_NE(test::run({"nbdinfo", "nbd://localhost:10877"}).status, 0);
+  }
+}
+
 TEST_F(nbd_tls_interop, words_that_make_no_sense_are_refused) {
   const auto refused = [this](std::vector<std::string> words) {
     words.insert(words.begin(), {test::drydock_program(), "serve"});

@@ -38,6 +38,7 @@ class ImageCatalog final : public ExportCatalog {
     ExportRules rules;
     std::chrono::steady_clock::duration idle = std::chrono::seconds(30);  // so long an unused image stays open
     size_t open_images = 256;                                             // at once; a descriptor each, and its chain's
+    bool scratch = false;                                                 // `open` puts a scratch overlay on the file
     // Opens an image; `format` is nothing until it has been found. From any thread.
     std::function<std::shared_ptr<Image>(const std::string& path, bool writable, std::optional<Format> format)> open;
     // Takes lines that somebody should read, printable. From any thread, one at a time.

@@ -191,6 +191,7 @@ Served open_catalog(const Invocation& invocation) {
   // Outlives nothing but what the command does, as the catalog's functions do.
   nbd::ImageCatalog::Options options{
       .rules = rules_of(invocation),
+      .scratch = invocation.options.has("snapshot"),
       .open =
           [&invocation](const std::string& path, bool writable, std::optional<Format> format) {
             OpenOptions open_options = options_for(invocation, writable);

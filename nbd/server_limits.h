@@ -12,13 +12,14 @@
 namespace drydock::nbd {
 
 // A connection may always have one request in flight, whatever its size, so that none waits for another. The memory
-// for payloads is therefore at most `total_memory` + connections * max_payload: 256 MiB + 64 * 32 MiB by default.
+// for payloads is therefore at most `total_memory` + connections * its largest request: 64 clients with requests of 1
+// MiB take 128 MiB + 64 * 1 MiB by default, and what the pool keeps is among that.
 struct Limits {
   size_t connections = 64;
   bool queue = false;  // who comes beyond them waits for a place, instead of being turned away
   size_t requests_per_connection = 128;
   uint64_t memory_per_connection = 8 << 20;  // bytes of payload in flight; more only spoils the processor's caches
-  uint64_t total_memory = 256 << 20;         // bytes, over all connections
+  uint64_t total_memory = 128 << 20;         // bytes, over all connections
   std::chrono::milliseconds handshake{10'000};
   std::chrono::milliseconds shutdown{5'000};  // for requests in flight when the server stops
 };

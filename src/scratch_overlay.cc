@@ -30,9 +30,13 @@ UniqueFd open_nameless_file(const std::string& folder) {
 
 }  // namespace
 
-std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options) {
+std::string scratch_folder() {
   const char* chosen = std::getenv("TMPDIR");
-  const std::string folder = chosen != nullptr && *chosen != '\0' ? chosen : "/var/tmp";
+  return chosen != nullptr && *chosen != '\0' ? chosen : "/var/tmp";
+}
+
+std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options) {
+  const std::string folder = scratch_folder();
   UniqueFd fd = open_nameless_file(folder);
   if (!fd) {
     const int error = errno;

@@ -9,8 +9,10 @@
 
 namespace drydock {
 
-// Stands on `base`, opened for reading, whose disk it shows at first. The file lies in $TMPDIR, or in /var/tmp. Throws
-// what creating a file there throws.
+// Where such files lie: $TMPDIR, or /var/tmp.
+std::string scratch_folder();
+
+// Stands on `base`, opened for reading, whose disk it shows at first. Throws what creating the file throws.
 std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options);
 
 }  // namespace drydock

@@ -44,12 +44,9 @@ std::vector<std::string> split_path_list(std::string_view list) {
 }
 
 std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation) {
-  std::vector<std::string> trees = invocation.options.values("allow-dir");
-  const char* standing = std::getenv("DRYDOCK_ALLOW_DIR");
-  if (invocation.as_incumbent && standing == nullptr && trees.empty()) return std::make_shared<HostGate>();
-  if (standing != nullptr) {
-    for (std::string& tree : split_path_list(standing)) trees.push_back(std::move(tree));
-  }
+  std::vector<std::string> trees = allowed_trees(invocation);
+  const bool any_given = std::getenv("DRYDOCK_ALLOW_DIR") != nullptr || invocation.options.has("allow-dir");
+  if (invocation.as_incumbent && !any_given) return std::make_shared<HostGate>();
   return std::make_shared<LocalFilesGate>(std::move(trees));
 }
 
@@ -97,6 +94,14 @@ Format format_named(const Invocation& invocation, const std::string& name) {
 }
 
 }  // namespace
+
+std::vector<std::string> allowed_trees(const Invocation& invocation) {
+  std::vector<std::string> trees = invocation.options.values("allow-dir");
+  if (const char* standing = std::getenv("DRYDOCK_ALLOW_DIR")) {
+    for (std::string& tree : split_path_list(standing)) trees.push_back(std::move(tree));
+  }
+  return trees;
+}
 
 std::vector<OptionSpec> image_options() {
   return join(open_options(), {

@@ -19,6 +19,9 @@ namespace drydock::cli {
 // open_options(), --image-opts, --object.
 std::vector<OptionSpec> image_options();
 
+// The folders below which chains may reach besides their images' own: of --allow-dir and DRYDOCK_ALLOW_DIR.
+std::vector<std::string> allowed_trees(const Invocation& invocation);
+
 // How images are to be opened, without the format, which is for open_image() to find. Throws usage for words that
 // contradict each other.
 OpenOptions read_image_options(const Invocation& invocation);

@@ -14,6 +14,7 @@
 #include "tools/pid_file.h"
 #include "tools/qemu_nbd.h"
 #include "tools/serve_options.h"
+#include "tools/serve_sandbox.h"
 #include "tools/served_image.h"
 
 namespace drydock::cli {
@@ -31,6 +32,7 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
   if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
   std::optional<NbdDevice> device;
   if (const auto path = invocation.options.value("connect")) device.emplace(*path);
+  confine(invocation, served, server);
   server.start();
   // The kernel's client is a client like others; when it lets go there is nothing left to serve.
   std::jthread kernel;
@@ -82,7 +84,7 @@ const Command& serve_command() {
       .synopsis = "[OPTION...] IMAGE-OR-FOLDER...",
       .incumbent = "qemu-nbd",
       .options = join(join(served_image_options(), join(listen_options(), join(process_options(), tls_options()))),
-                      qemu_nbd_options()),
+                      join(sandbox_options(), qemu_nbd_options())),
       .run = run_serve,
   };
   return command;

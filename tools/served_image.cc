@@ -10,6 +10,7 @@
 #include "nbd/image_catalog.h"
 #include "nbd/image_exports.h"
 #include "src/error.h"
+#include "src/scratch_overlay.h"
 #include "src/slice_disk.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
@@ -17,6 +18,8 @@
 #include "tools/worded_error.h"
 
 namespace drydock::cli {
+
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -124,7 +127,7 @@ std::shared_ptr<Image> open_word(const Invocation& invocation, const std::string
 }
 
 Served opened(nbd::Exports exports, std::shared_ptr<Image> image) {
-  return {std::make_shared<nbd::Exports>(std::move(exports)), [image = std::move(image)] { image->close(); }};
+  return {std::make_shared<nbd::Exports>(std::move(exports)), [image = std::move(image)] { image->close(); }, {}};
 }
 
 // ---- one disk, as qemu-nbd describes it
@@ -186,6 +189,26 @@ Served open_one_image(const Invocation& invocation) {
 
 // ---- several images
 
+// A source, and what its images' chains may name by the open policy: what lies in the same folder. A device stands
+// alone.
+void add_source(const std::string& source, SandboxAccess access, std::vector<SandboxPath>& paths) {
+  std::error_code ignored;
+  paths.push_back({source, access});
+  if (!fs::is_regular_file(source, ignored)) return;
+  paths.push_back({fs::absolute(source).parent_path().string(), access});
+  if (fs::is_symlink(source, ignored)) paths.push_back({fs::canonical(source, ignored).parent_path().string(), access});
+}
+
+std::vector<SandboxPath> catalog_paths(const Invocation& invocation) {
+  const bool scratch = invocation.options.has("snapshot");
+  const SandboxAccess access = serves_writable(invocation) && !scratch ? SandboxAccess::write : SandboxAccess::read;
+  std::vector<SandboxPath> paths;
+  for (const std::string& source : invocation.arguments) add_source(source, access, paths);
+  for (const std::string& tree : allowed_trees(invocation)) paths.push_back({tree, access});
+  if (scratch) paths.push_back({scratch_folder(), SandboxAccess::scratch});
+  return paths;
+}
+
 Served open_catalog(const Invocation& invocation) {
   if (invocation.options.has("bitmap")) usage_error("--bitmap goes with a single image");
   // Outlives nothing but what the command does, as the catalog's functions do.
@@ -201,7 +224,7 @@ Served open_catalog(const Invocation& invocation) {
       .warn = [&invocation](const std::string& line) { invocation.warn(line); }};
   auto catalog = std::make_shared<nbd::ImageCatalog>(invocation.arguments, std::move(options));
   catalog->check_files();
-  return {catalog, [catalog] { catalog->close(); }};
+  return {catalog, [catalog] { catalog->close(); }, catalog_paths(invocation)};
 }
 
 }  // namespace
@@ -247,7 +270,7 @@ Served open_served(const Invocation& invocation) {
   }
   if (arguments.empty()) usage_error("name at least one image to serve");
   std::error_code error;
-  if (arguments.size() > 1 || std::filesystem::is_directory(arguments[0], error)) return open_catalog(invocation);
+  if (arguments.size() > 1 || fs::is_directory(arguments[0], error)) return open_catalog(invocation);
   return open_one_image(invocation);
 }
 

@@ -9,15 +9,18 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "nbd/exports.h"
 #include "tools/cli.h"
+#include "tools/sandbox.h"
 
 namespace drydock::cli {
 
 struct Served {
   std::shared_ptr<const nbd::ExportCatalog> exports;
-  std::function<void()> close;  // when the server has stopped: throws where something could not be written
+  std::function<void()> close;           // when the server has stopped: throws where something could not be written
+  std::vector<SandboxPath> on_demand{};  // files that are opened while it serves
 };
 
 // The options that say which images, and how clients get them.

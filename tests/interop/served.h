@@ -31,6 +31,8 @@ class Served {
     return result;
   }
 
+  pid_t pid() const { return process_.pid(); }
+
   // Exit status after a signal.
   int end(int signal) {
     process_.signal(signal);

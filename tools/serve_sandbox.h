@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// The sandbox of `serve`: what it still needs of the file system once it listens.
+
+#pragma once
+
+#include <vector>
+
+#include "nbd/server.h"
+#include "tools/cli.h"
+#include "tools/served_image.h"
+
+namespace drydock::cli {
+
+// Rows: --no-sandbox, --verbose.
+std::vector<OptionSpec> sandbox_options();
+
+// Gives up what serving does not need, unless --no-sandbox is given. For the thread that starts all others, before it
+// does. With --verbose it is told what this kernel does without.
+void confine(const Invocation& invocation, const Served& served, const nbd::Server& server);
+
+}  // namespace drydock::cli

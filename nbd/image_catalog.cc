@@ -197,6 +197,9 @@ void ImageCatalog::for_each_open(const std::function<void(Slot&)>& visit) const 
   }
 }
 
+// With a scratch overlay goes what clients have written to it.
+bool ImageCatalog::may_close(const Slot& slot) const { return !options_.scratch && !slot.opened->in_use(); }
+
 void ImageCatalog::close_unheard(Slot& slot) const {
   try {
     close_slot(slot);
@@ -210,7 +213,7 @@ void ImageCatalog::make_room() const {
   for_each_open([&](Slot&) { ++open; });
   if (open < options_.open_images) return;
   for_each_open([&](Slot& slot) {
-    if (slot.opened->in_use()) return;
+    if (!may_close(slot)) return;
     close_unheard(slot);
     --open;
   });
@@ -222,7 +225,7 @@ void ImageCatalog::make_room() const {
 void ImageCatalog::close_idle() const {
   const auto now = std::chrono::steady_clock::now();
   for_each_open([&](Slot& slot) {
-    if (!slot.opened->in_use() && now - slot.used >= options_.idle) close_unheard(slot);
+    if (may_close(slot) && now - slot.used >= options_.idle) close_unheard(slot);
   });
 }
 

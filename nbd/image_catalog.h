@@ -89,6 +89,7 @@ class ImageCatalog final : public ExportCatalog {
   std::shared_ptr<const Export> find_in(const Named& file, std::string_view name) const;
   std::vector<Entry> entries_of(const Named& file) const;
   void for_each_open(const std::function<void(Slot&)>& visit) const;
+  bool may_close(const Slot& slot) const;
   void make_room() const;
   static void close_slot(Slot& slot);
   void close_unheard(Slot& slot) const;

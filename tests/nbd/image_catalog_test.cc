@@ -186,5 +186,25 @@ TEST_F(nbd_image_catalog, a_server_closes_what_its_client_has_left) {
   EXPECT_EQ(client.verdict(Option::info, info_data("a.raw/disk")), OptionReply::ack);
 }
 
+TEST_F(nbd_image_catalog, what_is_written_to_scratch_overlays_stays_until_the_end) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images({folder}, {.rules = {.read_only = false},
+                                       .idle = std::chrono::seconds(0),
+                                       .scratch = true,
+                                       .open =
+                                           [](const std::string& path, bool, std::optional<Format> format) {
+                                             return Image::open(path,
+                                                                {.format = format, .writable = true, .scratch = true});
+                                           },
+                                       .warn = [this](const std::string& line) { warnings.push_back(line); }});
+  EXPECT_FALSE(images.list().empty());
+  const std::byte changed{'x'};
+  images.find("a.raw")->disk->write(GuestOffset(0), {&changed, 1});
+  images.close_idle();
+  EXPECT_EQ(first_byte(images, "a.raw"), 'x');
+  images.close();
+  EXPECT_EQ(test::read_file(folder + "/a.raw")[0], std::byte{'a'});
+}
+
 }  // namespace
 }  // namespace drydock::nbd

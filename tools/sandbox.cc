@@ -34,9 +34,23 @@ constexpr uint64_t file_rights = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_
 // What libraries read while a server runs: names of hosts (a source on NBD that reconnects), the time of day for
 // people, the policy of TLS, and shared objects that they load for any of it.
 constexpr std::array system_files{
-    "/dev/urandom",   "/etc/gai.conf",       "/etc/gnutls",        "/etc/host.conf",   "/etc/hosts", "/etc/ld.so.cache",
-    "/etc/localtime", "/etc/services",       "/etc/nsswitch.conf", "/etc/resolv.conf", "/lib",       "/lib64",
-    "/usr/lib",       "/usr/share/zoneinfo",
+    "/dev/urandom",
+    "/etc/gai.conf",
+    "/etc/gnutls",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/lib",
+    "/lib64",
+    "/run/NetworkManager",
+    "/run/resolvconf",
+    "/run/systemd/resolve",
+    "/usr/lib",
+    "/usr/share/zoneinfo",
 };
 
 std::string reason(std::string_view what, int error) {

@@ -121,6 +121,19 @@ TEST_F(nbd_hardening, safety_16_memory_stays_under_256_mib) {
   }
 }
 
+TEST_F(nbd_hardening, safety_16_five_hundred_connections_where_that_many_are_allowed) {
+  Served served({"--shared", "500", "--socket", socket_, make_raw("raw", mib)});
+  const auto expected = test::read_file(dir_.file("raw"));
+  std::deque<RawClient> clients;
+  for (int i = 0; i < 500; ++i) clients.emplace_back(socket_).go("");
+  RawClient beyond(socket_, std::nullopt);
+  EXPECT_TRUE(beyond.is_closed());
+  for (RawClient& client : clients) {
+    EXPECT_EQ(client.read(0, 4096), nbd::Bytes(expected.begin(), expected.begin() + 4096));
+  }
+  EXPECT_EQ(served.end(SIGTERM), 0);
+}
+
 TEST_F(nbd_hardening, safety_16_no_descriptor_or_thread_is_left_of_thousands_of_clients) {
   Served served({"--socket", socket_, make_raw("raw", mib)});
   const auto count = [&](const char* what) {

@@ -32,7 +32,7 @@ size_t Handshake::take_client_flags(std::span<const std::byte> input) {
   greeted_ = true;
   agreement_.no_zeroes = (*flags & client_flag_no_zeroes) != 0;
   // A client that sets what was never offered must be dropped.
-  if ((*flags & ~(client_flag_fixed_newstyle | client_flag_no_zeroes)) != 0) close();
+  if ((*flags & ~(client_flag_fixed_newstyle | client_flag_no_zeroes)) != 0) close("set flags that it was not offered");
   return sizeof *flags;
 }
 
@@ -41,14 +41,14 @@ size_t Handshake::take_option(std::span<const std::byte> input) {
   const auto magic = reader.number<uint64_t>();
   if (!magic) return 0;
   if (*magic != option_magic) {
-    close();
+    close("does not speak NBD");
     return input.size();
   }
   const auto option = reader.number<uint32_t>();
   const auto length = reader.number<uint32_t>();
   if (!option || !length) return 0;
   if (*length > max_skipped_option_length) {
-    close();
+    close("sent an option of an absurd length");
     return input.size();
   }
   if (*length > max_option_length) {
@@ -68,7 +68,7 @@ size_t Handshake::skip(std::span<const std::byte> input) {
   if (to_skip_ > 0) return skipped;
   if (turn_away(*this, static_cast<Option>(option_))) return skipped;
   if (option_ == static_cast<uint32_t>(Option::export_name)) {
-    close();  // the one option that has no error reply
+    close("asked for an export of an absurd name");  // the one option that has no error reply
   } else if (find_option(option_) == nullptr) {
     refuse(OptionReply::error_unsupported, "the server does not know this option");
   } else {
@@ -94,7 +94,13 @@ void Handshake::reply(OptionReply type, std::span<const std::byte> data) {
   output_->insert(output_->end(), data.begin(), data.end());
 }
 
+void Handshake::close(std::string_view why) {
+  phase_ = Phase::closed;
+  closed_because_ = fmt::format("the client {}", why);
+}
+
 void Handshake::refuse(OptionReply error, std::string_view message) {
+  refused_ = {error, std::string(message)};
   reply(error, std::as_bytes(std::span(as_protocol_string(message))));
 }
 

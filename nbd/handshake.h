@@ -13,8 +13,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "nbd/exports.h"
 #include "nbd/meta_context.h"
@@ -65,6 +67,14 @@ class Handshake {
   Phase phase() const { return phase_; }
   const Agreement& agreement() const { return agreement_; }
 
+  // Why it is closed, and what the last option was refused for since this was asked: for the log.
+  const std::string& closed_because() const { return closed_because_; }
+  struct Refused {
+    OptionReply error;
+    std::string message;
+  };
+  std::optional<Refused> take_refusal() { return std::exchange(refused_, std::nullopt); }
+
   // The connection is encrypted now, and starts anew; with a `refusal` every option is answered by that alone.
   void finish_tls(std::string refusal);
 
@@ -75,7 +85,8 @@ class Handshake {
   Agreement& agreed() { return agreement_; }
   void reply(OptionReply type, std::span<const std::byte> data = {});
   void refuse(OptionReply error, std::string_view message);
-  void close() { phase_ = Phase::closed; }
+  // `why` is for the log, and goes on "the client ...".
+  void close(std::string_view why);
   const TlsState& tls() const { return tls_; }
   void start_tls() { phase_ = Phase::starting_tls; }
   void enter_transmission(std::shared_ptr<const Export> chosen);
@@ -98,6 +109,8 @@ class Handshake {
   uint32_t option_ = 0;   // the one being handled
   uint32_t to_skip_ = 0;  // bytes of an oversized option's data still to come
   Bytes* output_ = nullptr;
+  std::string closed_because_;
+  std::optional<Refused> refused_;
 };
 
 }  // namespace drydock::nbd

@@ -26,7 +26,8 @@ bool turn_away(Handshake& handshake, Option option) {
   const bool required = tls.mode == TlsMode::require && !tls.established && option != Option::starttls;
   if (!required && tls.refusal.empty()) return false;
   if (option == Option::export_name) {
-    handshake.close();  // this option has no error reply
+    handshake.close(required ? "asked for an export without TLS"
+                             : "is not allowed in here");  // this option has no error reply
   } else if (required) {
     handshake.refuse(OptionReply::error_tls_required, "the server talks to clients that use TLS only");
   } else {

@@ -25,7 +25,7 @@ void handle_export_name(Handshake& handshake, std::span<const std::byte> data) {
   } catch (const Error&) {
     chosen = nullptr;
   }
-  if (!chosen) return handshake.close();
+  if (!chosen) return handshake.close("asked for an export that it cannot have");
   Bytes& output = handshake.raw_output();
   append_be<uint64_t>(output, chosen->disk->size());
   append_be<uint16_t>(output, handshake.transmission_flags(*chosen));
@@ -35,7 +35,7 @@ void handle_export_name(Handshake& handshake, std::span<const std::byte> data) {
 
 void handle_abort(Handshake& handshake, std::span<const std::byte>) {
   handshake.reply(OptionReply::ack);
-  handshake.close();
+  handshake.close("ended the negotiation");
 }
 
 void handle_list(Handshake& handshake, std::span<const std::byte> data) {

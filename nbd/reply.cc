@@ -81,6 +81,7 @@ Reply success_reply(const ReplyTo& to) {
 
 Reply error_reply(const ReplyTo& to, WireError error, std::string_view message) {
   Reply reply{.to = to};
+  reply.account.failed = true;
   const auto number = static_cast<uint32_t>(error);
   if (to.structured()) {
     const std::string_view text = as_protocol_string(message);

@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -43,12 +44,22 @@ inline ReplyTo reply_to(const Request& request, const Agreement& agreement) {
   return {request.cookie, request.offset, agreement.framing};
 }
 
+// What the server counts of the request that a reply is to.
+struct ReplyAccount {
+  bool is_request = false;  // and not an option of the handshake
+  bool failed = false;
+  uint16_t type = 0;
+  uint64_t bytes = 0;                               // of payload, where it went well
+  std::chrono::steady_clock::time_point arrived{};  // where time is counted
+};
+
 struct Reply {
   ReplyTo to;
   Bytes head;      // headers and other small things
   Buffer payload;  // what was read from the disk
   std::vector<Piece> pieces;
   uint64_t admitted = 0;  // bytes that it holds of its connection's share of memory
+  ReplyAccount account{};
 
   std::span<const std::byte> memory(const Piece& piece) const;
   // Appends what was put behind `from` in `head` as a piece.

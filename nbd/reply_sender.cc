@@ -130,6 +130,7 @@ ReplySender::Progress ReplySender::pad(Reply& reply, Piece& piece, int error) {
   reply.add(Source::zeros, 0, length);
   reply.pieces.insert(reply.pieces.end(), rest.begin(), rest.end());
   if (error == 0) return Progress::sent;
+  reply.account.failed = true;
   // The last piece is the empty final chunk that a reply from files always has.
   const Reply told = error_reply(reply.to, system_error(error, "reading the image for a reply that was on its way"));
   const size_t from = reply.head.size();

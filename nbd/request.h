@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -22,6 +23,7 @@ struct Request {
   uint64_t offset = 0;
   uint64_t length = 0;          // bytes of the export that it is about; of block status with a payload, that says it
   uint64_t payload_length = 0;  // bytes that follow the header
+  std::chrono::steady_clock::time_point arrived{};  // where time is counted
 
   bool is(CommandType command) const { return type == static_cast<uint16_t>(command); }
   bool has(uint16_t flag) const { return (flags & flag) != 0; }

@@ -26,6 +26,8 @@
 #include <vector>
 
 #include "nbd/listener.h"
+#include "nbd/metrics_endpoint.h"
+#include "nbd/peer.h"
 #include "nbd/session.h"
 #include "src/error.h"
 
@@ -91,6 +93,8 @@ class Server::Core {
         grace_(strand_),
         housekeeping_(loop_) {
     for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
+    if (!options.metrics_socket.empty()) open_metrics(Listener::on_socket(options.metrics_socket));
+    if (options.metrics_port) open_metrics(Listener::on_port(options.metrics_address, *options.metrics_port));
   }
 
   void start() {
@@ -100,6 +104,7 @@ class Server::Core {
       wait_for_signal();
     }
     for (auto& door : doors_) wait_at(door);
+    if (metrics_endpoint_) metrics_endpoint_->start();
     keep_house();
     for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
       threads_.emplace_back([this] {
@@ -126,9 +131,15 @@ class Server::Core {
   bool running() const { return !threads_.empty(); }
   const ExportCatalog& exports() const { return *exports_; }
   const Listener& listener() const { return listener_; }
+  uint16_t metrics_port() const { return metrics_port_; }
 
  private:
   using Door = asio::posix::stream_descriptor;
+
+  void open_metrics(Listener listener) {
+    metrics_port_ = listener.port();
+    metrics_endpoint_.emplace(strand_, std::move(listener), options_.metrics);
+  }
 
   void wait_at(Door& door) {
     door.async_wait(Door::wait_read, [this, &door](const error_code& error) {
@@ -161,16 +172,24 @@ class Server::Core {
     tune(socket.get());
     std::shared_ptr<Session> session;
     try {
-      if (sessions_.size() >= options_.limits.connections) return;
+      if (sessions_.size() >= options_.limits.connections) return turn_away(socket.get());
       session = std::make_shared<Session>(
-          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, options_.tls, credentials_},
-          std::move(socket), [this](const std::shared_ptr<Session>& ended) { forget(ended); });
+          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, options_.tls, credentials_, options_.log,
+                         options_.metrics.get()},
+          std::move(socket), ++clients_, [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
       session->start();
     } catch (const std::exception&) {
       // Out of descriptors or memory for one more.
       sessions_.erase(session);
     }
+  }
+
+  void turn_away(int socket) {
+    if (options_.metrics) options_.metrics->count_turned_away(TurnedAway::limit);
+    if (!options_.log) return;
+    options_.log(fmt::format("client {}: {} turned away: {} clients are here already", ++clients_,
+                             describe_peer(socket), sessions_.size()));
   }
 
   void forget(const std::shared_ptr<Session>& session) {
@@ -213,6 +232,7 @@ class Server::Core {
     housekeeping_.cancel();
     for (Door& door : doors_) door.close();
     listener_.close();
+    if (metrics_endpoint_) metrics_endpoint_->stop();
     pause_.cancel();
     for (const auto& session : sessions_) session->drain();
     grace_.expires_after(options_.limits.shutdown);
@@ -223,7 +243,7 @@ class Server::Core {
   }
 
   void abort_sessions() {
-    for (const auto& session : sessions_) session->abort();
+    for (const auto& session : sessions_) session->abort("the server does not wait any longer");
   }
 
   // The last client is gone after stop(): nothing keeps the loop any more.
@@ -248,13 +268,16 @@ class Server::Core {
 
   // The strand's.
   std::list<Door> doors_;
+  std::optional<MetricsEndpoint> metrics_endpoint_;
+  uint16_t metrics_port_ = 0;
   std::vector<Door*> waiting_;  // for a place to be free
   asio::signal_set signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;
   asio::steady_timer housekeeping_;
   bool stopping_ = false;
-  bool served_ = false;  // a client has been there, and used an export
+  uint64_t clients_ = 0;  // that came, ever
+  bool served_ = false;   // a client has been there, and used an export
   std::unordered_set<std::shared_ptr<Session>> sessions_;
 
   std::vector<std::thread> threads_;
@@ -291,6 +314,7 @@ void Server::wait() { core_->wait(); }
 const ExportCatalog& Server::exports() const { return core_->exports(); }
 std::string Server::uri(std::string_view export_name) const { return core_->uri(export_name); }
 const std::string& Server::socket_path() const { return core_->listener().socket_path(); }
+uint16_t Server::metrics_port() const { return core_->metrics_port(); }
 uint16_t Server::port() const { return core_->listener().port(); }
 
 }  // namespace drydock::nbd

@@ -23,7 +23,9 @@
 
 #include "nbd/exports.h"
 #include "nbd/listener.h"
+#include "nbd/metrics.h"
 #include "nbd/server_limits.h"
+#include "nbd/session_record.h"
 #include "nbd/tls.h"
 
 namespace drydock::nbd {
@@ -40,6 +42,12 @@ struct ServerOptions {
   bool stop_with_last_client = false;  // when all that have used an export, and all others, are gone
   Limits limits;
   TlsOptions tls;
+  Log log;                           // empty: nothing is said
+  std::shared_ptr<Metrics> metrics;  // null: nothing is counted
+  // Where GET /metrics tells them; empty: nowhere.
+  std::string metrics_socket = {};
+  std::optional<uint16_t> metrics_port = {};
+  std::string metrics_address = "localhost";
 };
 
 // Listens where the options say; throws busy where somebody else does.
@@ -72,6 +80,7 @@ class Server {
   std::string uri(std::string_view export_name) const;
   const std::string& socket_path() const;  // empty on a port
   uint16_t port() const;                   // 0 on a socket
+  uint16_t metrics_port() const;           // 0 without one
 
  private:
   class Core;

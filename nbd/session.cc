@@ -17,10 +17,11 @@ constexpr size_t input_size = 4096;
 
 }  // namespace
 
-Session::Session(const SessionContext& context, UniqueFd socket, Ended ended)
+Session::Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended)
     : context_(context),
       ended_(std::move(ended)),
       socket_(std::make_shared<Socket>(context.loop, std::move(socket))),
+      record_(context.log, context.metrics, number, socket_->descriptor()),
       handshake_timer_(context.loop),
       stream_(std::make_shared<PlainStream>(socket_)),
       handshake_(context.exports, context.tls.mode),
@@ -36,28 +37,28 @@ void Session::start() {
                                                                        .failed =
                                                                            [weak] {
                                                                              const auto self = weak.lock();
-                                                                             if (self) self->abort();
+                                                                             if (self)
+                                                                               self->abort("the connection was lost");
                                                                            }});
   handshake_timer_.expires_after(context_.limits.handshake);
   handshake_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& cancelled) {
-    if (!cancelled && !self->in_transmission_) self->abort();
+    if (!cancelled && !self->in_transmission_) self->abort("the handshake took too long", TurnedAway::time);
   });
   admit(0, 1);
-  Reply greeting;
-  greeting.head = Handshake::greeting();
-  greeting.add_head(0);
-  answer(std::move(greeting), 0);
+  answer_option(Handshake::greeting());
   // Not here: the caller lets in clients, and must not wait for this one's disk.
   proceed_later();
 }
 
 void Session::drain() {
   draining_ = true;
-  if (!in_transmission_) return abort();
+  record_.ends("the server stops");
+  if (!in_transmission_) return abort("the server stops");
   socket_->shut_reading();
 }
 
-void Session::abort() {
+void Session::abort(std::string_view why, TurnedAway reason) {
+  record_.ends(why, reason);
   aborted_ = true;
   socket_->shut();
 }
@@ -74,15 +75,16 @@ void Session::proceed() {
     } else {
       negotiate();
     }
-  } catch (const std::exception&) {
+  } catch (const std::exception& error) {
     // Out of memory: this connection is given up, the others go on.
-    abort();
+    abort(error.what());
     stop_reading();
   }
 }
 
 void Session::negotiate() {
   for (;;) {
+    if (handshake_.phase() == Handshake::Phase::closed) record_.ends(handshake_.closed_because());
     if (aborted_ || handshake_.phase() == Handshake::Phase::closed) return stop_reading();
     if (!admit(0, 1)) return;  // the answer before this one has not left yet
     if (handshake_.phase() == Handshake::Phase::starting_tls) {
@@ -90,12 +92,13 @@ void Session::negotiate() {
       if (!start_tls()) return;
       continue;
     }
-    Reply reply;
-    const size_t used = handshake_.consume(unread(), reply.head);
+    Bytes answered;
+    const size_t used = handshake_.consume(unread(), answered);
     input_start_ += used;
-    reply.add_head(0);
-    answer(std::move(reply), 0);
+    if (const auto refused = handshake_.take_refusal()) record_.refused(refused->error, refused->message);
+    answer_option(std::move(answered));
     if (handshake_.phase() == Handshake::Phase::transmission) {
+      record_.chose(*handshake_.agreement().chosen);
       in_transmission_ = true;
       handshake_timer_.cancel();
       return read_requests();
@@ -112,7 +115,7 @@ bool Session::start_tls() {
   if (!tls_) {
     // Whoever wrote what has arrived behind NBD_OPT_STARTTLS did so in the clear.
     if (!unread().empty()) {
-      abort();
+      abort("the client went on in the clear behind NBD_OPT_STARTTLS", TurnedAway::tls);
       stop_reading();
       return false;
     }
@@ -126,7 +129,7 @@ bool Session::start_tls() {
       socket_->wait_writable([self = shared_from_this()] { self->proceed(); });
       return false;
     case TlsStream::Handshaking::failed:
-      abort();
+      abort(fmt::format("TLS: {}", printable(tls_->failure())), TurnedAway::tls);
       stop_reading();
       return false;
     case TlsStream::Handshaking::done:
@@ -140,6 +143,7 @@ void Session::finish_tls() {
   stream_ = tls_;
   sender_->use(tls_);
   const TlsPeer peer = tls_->peer();
+  record_.came_by_tls(peer.name);
   const bool may_come_in = context_.tls.allowed.empty() || peer.is_among(context_.tls.allowed);
   handshake_.finish_tls(may_come_in ? "" : fmt::format("'{}' is not allowed in here", printable(peer.name)));
 }
@@ -164,25 +168,24 @@ void Session::read_requests() {
 
 // Whether this thread still has the reading role.
 bool Session::serve(const Request& request, Buffer payload) {
-  const uint64_t admitted = memory_of(request);
   const Agreement& agreement = handshake_.agreement();
   if (refusal_) {
-    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), admitted);
+    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request);
     return true;
   }
   if (request.is(CommandType::read)) {
     try {
       if (auto reply = read_at_once(request, agreement, context_.buffers)) {
-        answer(std::move(*reply), admitted);
+        answer(std::move(*reply), request);
         return true;
       }
     } catch (const Error& error) {
-      answer(error_reply(reply_to(request, agreement), error), admitted);
+      answer(error_reply(reply_to(request, agreement), error), request);
       return true;
     }
   }
   pass_reading_role();
-  answer(run_command(request, agreement, context_.buffers, payload.bytes()), admitted);
+  answer(run_command(request, agreement, context_.buffers, payload.bytes()), request);
   return false;
 }
 
@@ -195,9 +198,13 @@ Session::Arrival Session::receive_header() {
       continue;
     }
     const auto request = decode_request(unread(), handshake_.agreement());
-    if (!request || request->is(CommandType::disconnect)) return Arrival::never;
+    if (!request || request->is(CommandType::disconnect)) {
+      record_.ends(request ? "the client disconnected" : "something other than a request came");
+      return Arrival::never;
+    }
     input_start_ += header_size;
     request_ = request;
+    if (record_.counts_time()) request_->arrived = std::chrono::steady_clock::now();
     refusal_ = validate(*request, handshake_.agreement());
     payload_got_ = 0;
   }
@@ -287,12 +294,26 @@ bool Session::admit(uint64_t bytes, size_t most_requests) {
   return true;
 }
 
-void Session::answer(Reply reply, uint64_t admitted) {
-  reply.admitted = admitted;
+void Session::answer(Reply reply, const Request& request) {
+  reply.admitted = memory_of(request);
+  reply.account.is_request = true;
+  reply.account.type = request.type;
+  reply.account.bytes = request.memory();
+  reply.account.arrived = request.arrived;
   sender_->push(std::move(reply));
 }
 
-void Session::on_reply_done(const Reply& reply) { release(reply.admitted); }
+void Session::answer_option(Bytes bytes) {
+  Reply reply;
+  reply.head = std::move(bytes);
+  reply.add_head(0);
+  sender_->push(std::move(reply));
+}
+
+void Session::on_reply_done(const Reply& reply) {
+  record_.done(reply);
+  release(reply.admitted);
+}
 
 // A request is through: there is room for another.
 void Session::release(uint64_t bytes) {

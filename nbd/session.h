@@ -28,6 +28,7 @@
 #include "nbd/reply_sender.h"
 #include "nbd/request.h"
 #include "nbd/server_limits.h"
+#include "nbd/session_record.h"
 #include "nbd/stream.h"
 #include "nbd/tls_stream.h"
 #include "src/unique_fd.h"
@@ -43,20 +44,22 @@ struct SessionContext {
   BufferPool& buffers;
   const TlsOptions& tls;
   std::shared_ptr<const TlsCredentials> credentials;  // null without TLS
+  const Log& log;
+  Metrics* metrics;  // may be null
 };
 
 class Session : public std::enable_shared_from_this<Session> {
  public:
   using Ended = std::function<void(const std::shared_ptr<Session>&)>;
 
-  // `socket` is nonblocking. `ended` is called once, from any thread.
-  Session(const SessionContext& context, UniqueFd socket, Ended ended);
+  // `socket` is nonblocking. `number` is for the log. `ended` is called once, from any thread.
+  Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended);
 
   void start();
   // Takes no more requests and answers those in flight; a handshake is cut off. Any thread.
   void drain();
-  // Cuts the connection off. Any thread.
-  void abort();
+  // Cuts the connection off; `why` is for the log. Any thread.
+  void abort(std::string_view why, TurnedAway reason = TurnedAway::protocol);
   // Whether the client came as far as an export. Any thread.
   bool has_served() const { return in_transmission_; }
 
@@ -84,7 +87,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void stop_reading();
 
   bool admit(uint64_t bytes, size_t most_requests);
-  void answer(Reply reply, uint64_t admitted);
+  void answer(Reply reply, const Request& request);
+  void answer_option(Bytes bytes);
   void on_reply_done(const Reply& reply);
   void release(uint64_t bytes);
   void finish();
@@ -93,6 +97,7 @@ class Session : public std::enable_shared_from_this<Session> {
   SessionContext context_;
   Ended ended_;
   const std::shared_ptr<Socket> socket_;
+  SessionRecord record_;
   std::shared_ptr<ReplySender> sender_;
   boost::asio::steady_timer handshake_timer_;
   std::atomic<bool> in_transmission_ = false;

@@ -83,7 +83,8 @@ const Command& serve_command() {
       .summary = "serve the disk, partitions and snapshots of images over NBD",
       .synopsis = "[OPTION...] IMAGE-OR-FOLDER...",
       .incumbent = "qemu-nbd",
-      .options = join(join(served_image_options(), join(listen_options(), join(process_options(), tls_options()))),
+      .options = join(join(served_image_options(),
+                           join(listen_options(), join(process_options(), join(report_options(), tls_options())))),
                       join(sandbox_options(), qemu_nbd_options())),
       .run = run_serve,
   };

@@ -8,6 +8,7 @@
 #include "src/error.h"
 #include "tools/qemu_nbd.h"
 #include "tools/served_image.h"
+#include "tools/server_log.h"
 #include "tools/tls_objects.h"
 
 namespace drydock::cli {
@@ -99,6 +100,34 @@ void limit_clients(const Invocation& invocation, nbd::ServerOptions& options) {
   options.limits.queue = invocation.as_incumbent;
 }
 
+// A path has a slash in it; what is before the last colon else is an address, in brackets where it has colons.
+void parse_metrics(std::string_view text, nbd::ServerOptions& result) {
+  result.metrics = std::make_shared<nbd::Metrics>();
+  if (text.find('/') != std::string_view::npos) {
+    result.metrics_socket = text;
+    return;
+  }
+  const size_t colon = text.rfind(':');
+  if (colon != std::string_view::npos) {
+    std::string_view address = text.substr(0, colon);
+    const bool brackets = address.starts_with('[') && address.ends_with(']');
+    result.metrics_address = brackets ? address.substr(1, address.size() - 2) : address;
+    text.remove_prefix(colon + 1);
+  }
+  result.metrics_port = parse_number<uint16_t>(text, "--metrics", "a port, ADDRESS:PORT, or a path with a slash in it");
+}
+
+nbd::Log parse_log(const Invocation& invocation) {
+  const auto path = invocation.options.value("log");
+  const bool to_stream = invocation.options.has("verbose") || path == "-";
+  if (path == "-" && invocation.options.has("fork")) {
+    usage_error("--log -: a server in the background has no standard error; name a file");
+  }
+  if (path == "") usage_error("--log needs a file");
+  return log_to_both(path && path != "-" ? log_to_file(*path) : nbd::Log(),
+                     to_stream ? log_to_stream(invocation.io.err) : nbd::Log());
+}
+
 }  // namespace
 
 std::vector<OptionSpec> listen_options() {
@@ -116,6 +145,14 @@ std::vector<OptionSpec> process_options() {
       {0, "fork", "", "serve in the background; return when clients can connect"},
       {0, "pid-file", "FILE", "write the server's process ID to FILE, which goes away with it"},
       {0, "exit-with-last-client", "", "end when the last client that used an export is gone"},
+  };
+}
+
+std::vector<OptionSpec> report_options() {
+  return {
+      {0, "log", "FILE", "append to FILE who connects, to what, and why they leave; -: to standard error"},
+      {'v', "verbose", "", "log to standard error, and tell what this kernel lacks for the sandbox"},
+      {0, "metrics", "[ADDRESS:]PORT|PATH", "tell Prometheus of the server on this port of localhost or socket"},
   };
 }
 
@@ -142,6 +179,8 @@ nbd::ServerOptions parse_server_options(const Invocation& invocation) {
   options.stop_on_signals = true;
   options.tls = parse_tls(invocation.options);
   if (const auto described = server_tls_of_objects(invocation.options)) options.tls = *described;
+  if (const auto text = invocation.options.value("metrics")) parse_metrics(*text, options);
+  options.log = parse_log(invocation);
   limit_clients(invocation, options);
   return options;
 }

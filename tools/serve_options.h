@@ -19,6 +19,9 @@ std::vector<OptionSpec> tls_options();
 // Rows: --fork, --pid-file, --exit-with-last-client.
 std::vector<OptionSpec> process_options();
 
+// Rows: --log, --verbose, --metrics.
+std::vector<OptionSpec> report_options();
+
 // Throws usage where one of the options that name a socket was given.
 void refuse_listen_options(const ParsedOptions& options);
 

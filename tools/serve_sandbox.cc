@@ -15,6 +15,9 @@ void add_traces(const Invocation& invocation, const nbd::Server& server, std::ve
   if (const auto pid_file = invocation.options.value("pid-file")) {
     paths.push_back({fs::absolute(*pid_file).parent_path().string(), SandboxAccess::remove_files});
   }
+  if (const auto metrics = invocation.options.value("metrics"); metrics && metrics->find('/') != std::string::npos) {
+    paths.push_back({fs::absolute(*metrics).parent_path().string(), SandboxAccess::remove_files});
+  }
   if (server.socket_path().empty()) return;
   const fs::path folder = fs::path(server.socket_path()).parent_path();
   paths.push_back({folder.string(), SandboxAccess::remove_files});
@@ -29,7 +32,6 @@ void add_traces(const Invocation& invocation, const nbd::Server& server, std::ve
 std::vector<OptionSpec> sandbox_options() {
   return {
       {0, "no-sandbox", "", "keep the privileges, system calls and files that serving does not need"},
-      {'v', "verbose", "", "tell which parts of the sandbox this kernel does not have"},
   };
 }
 

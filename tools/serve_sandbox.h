@@ -12,7 +12,7 @@
 
 namespace drydock::cli {
 
-// Rows: --no-sandbox, --verbose.
+// Rows: --no-sandbox.
 std::vector<OptionSpec> sandbox_options();
 
 // Gives up what serving does not need, unless --no-sandbox is given. For the thread that starts all others, before it

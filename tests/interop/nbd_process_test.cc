@@ -144,5 +144,35 @@ TEST_F(nbd_process, vsock_listens_where_the_kernel_has_it) {
   EXPECT_THAT(refusal_of({"--vsock", "1", "--port", "0"}), HasSubstr("--vsock excludes"));
 }
 
+TEST_F(nbd_process, the_log_tells_of_clients_by_file_and_by_stream) {
+  const std::string log = dir.file("log");
+  {
+    Served served({"-f", "raw", "-v", "--log", log, "--socket", socket, image});
+    test::run_ok({"nbdcopy", "--connections=1", uri, "null:"});
+    EXPECT_EQ(served.end(SIGTERM), 0);
+    EXPECT_THAT(served.err(), HasSubstr("Z client 1: a local client (uid "));
+  }
+  const auto bytes = test::read_file(log);
+  const std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  EXPECT_THAT(text, testing::ContainsRegex("^[0-9-]+T[0-9:.]+Z client 1: a local client"));
+  EXPECT_THAT(text, HasSubstr("client 1: export 'disk', read-only\n"));
+  EXPECT_THAT(text, HasSubstr(" 4194304 bytes read, 0 written\n"));
+  EXPECT_THAT(refusal_of({"--fork", "--log", "-"}), HasSubstr("name a file"));
+  EXPECT_THAT(refusal_of({"--log", dir.file("no/folder")}), HasSubstr("No such file or directory"));
+}
+
+TEST_F(nbd_process, curl_reads_the_metrics) {
+  const std::string metrics = dir.file("metrics");
+  Served served({"-f", "raw", "--metrics", metrics, "--socket", socket, image});
+  test::run_ok({"nbdcopy", uri, "null:"});
+  const std::string text =
+      test::run_ok({"curl", "-sS", "--fail", "--unix-socket", metrics, "http://localhost/metrics"});
+  EXPECT_THAT(text, HasSubstr("\ndrydock_nbd_read_bytes_total 4194304\n"));
+  EXPECT_EQ(test::run({"curl", "-sS", "--fail", "--unix-socket", metrics, "http://localhost/"}).status, 22);
+  EXPECT_EQ(served.end(SIGTERM), 0);
+  EXPECT_FALSE(std::filesystem::exists(metrics));
+  EXPECT_THAT(refusal_of({"--metrics", "localhost:x"}), HasSubstr("--metrics x: a port, ADDRESS:PORT, or a path"));
+}
+
 }  // namespace
 }  // namespace drydock

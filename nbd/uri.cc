@@ -13,7 +13,9 @@ namespace {
 constexpr std::string_view plain =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";  // RFC 3986, and the slash of paths
 
-std::string encoded(std::string_view text) {
+}  // namespace
+
+std::string uri_encoded(std::string_view text) {
   std::string result;
   for (const char c : text) {
     if (plain.find(c) != std::string_view::npos) {
@@ -25,6 +27,8 @@ std::string encoded(std::string_view text) {
   return result;
 }
 
+namespace {
+
 struct Authority {
   std::string user;
   std::string place;
@@ -32,17 +36,17 @@ struct Authority {
 
 std::string uri(std::string_view transport, const Authority& authority, std::string_view export_name,
                 std::vector<std::string> query, const UriTls& tls) {
-  if (!tls.certificates.empty()) query.push_back("tls-certificates=" + encoded(tls.certificates));
-  if (!tls.psk_file.empty()) query.push_back("tls-psk-file=" + encoded(tls.psk_file));
-  return fmt::format("{}{}://{}{}{}/{}{}{}", tls.used ? "nbds" : "nbd", transport, encoded(authority.user),
-                     authority.user.empty() ? "" : "@", authority.place, encoded(export_name), query.empty() ? "" : "?",
-                     fmt::join(query, "&"));
+  if (!tls.certificates.empty()) query.push_back("tls-certificates=" + uri_encoded(tls.certificates));
+  if (!tls.psk_file.empty()) query.push_back("tls-psk-file=" + uri_encoded(tls.psk_file));
+  return fmt::format("{}{}://{}{}{}/{}{}{}", tls.used ? "nbds" : "nbd", transport, uri_encoded(authority.user),
+                     authority.user.empty() ? "" : "@", authority.place, uri_encoded(export_name),
+                     query.empty() ? "" : "?", fmt::join(query, "&"));
 }
 
 }  // namespace
 
 std::string unix_uri(std::string_view export_name, std::string_view socket_path, const UriTls& tls) {
-  return uri("+unix", {tls.user, ""}, export_name, {"socket=" + encoded(socket_path)}, tls);
+  return uri("+unix", {tls.user, ""}, export_name, {"socket=" + uri_encoded(socket_path)}, tls);
 }
 
 std::string tcp_uri(std::string_view export_name, std::string_view host, uint16_t port, const UriTls& tls) {

@@ -18,6 +18,8 @@ struct UriTls {
   std::string psk_file = {};
 };
 
+// Percent-encoded but for letters, digits, "-._~" and "/".
+std::string uri_encoded(std::string_view text);
 // nbd+unix:///NAME?socket=PATH
 std::string unix_uri(std::string_view export_name, std::string_view socket_path, const UriTls& tls = {});
 // nbd://HOST:PORT/NAME; an IPv6 address gets its brackets.

@@ -12,14 +12,20 @@
 
 namespace drydock {
 
+std::shared_ptr<Storage> Image::open_storage(const std::string& path, const OpenOptions& options) {
+  if (is_remote_name(path)) return open_remote(options.remote.get(), path, options.writable);
+  auto file = FileStorage::open(path, options.writable);
+  if (options.writable) lock_for_writing(*file);
+  return file;
+}
+
 std::shared_ptr<Image> Image::open(const std::string& path, const OpenOptions& options) {
   if (options.writable && options.scratch) {
     OpenOptions base_options = options;
     base_options.writable = false;
     return open_scratch_overlay(open(path, base_options), options);
   }
-  auto storage = FileStorage::open(path, options.writable);
-  if (options.writable) lock_for_writing(*storage);
+  std::shared_ptr<Storage> storage = open_storage(path, options);
   if (options.format) return open(std::move(storage), options);
   std::array<std::byte, 512> start{};
   read_or_zero(*storage, HostOffset(0), start);

@@ -23,6 +23,7 @@
 #include "src/open_gate.h"
 #include "src/preallocation.h"
 #include "src/probe.h"
+#include "src/remote.h"
 
 namespace drydock {
 
@@ -38,7 +39,8 @@ struct OpenOptions {
   bool without_backing = false;      // the backing file stays closed: what it holds reads as zeros. For bitmaps.
   bool metadata_only = false;        // opens no second file, reads no table; disk() then throws. For `info`.
   uint64_t metadata_cache_size = default_metadata_cache_size;
-  std::shared_ptr<const OpenGate> gate;  // null: LocalFilesGate without further trees
+  std::shared_ptr<const OpenGate> gate;        // null: LocalFilesGate without further trees
+  std::shared_ptr<const RemoteOpener> remote;  // for the user's own word; null: only local images
 };
 
 // An internal snapshot as its image describes it (qcow2 specification, Snapshots).
@@ -60,8 +62,11 @@ class Image {
   Image& operator=(const Image&) = delete;
   virtual ~Image() = default;
 
-  // `path` is the user's own word: any local path, opened as it stands.
+  // `path` is the user's own word: any local path, opened as it stands, or a remote name.
   static std::shared_ptr<Image> open(const std::string& path, const OpenOptions& options);
+
+  // What `path` names, without a look at what is in it; locked against other writers where options.writable.
+  static std::shared_ptr<Storage> open_storage(const std::string& path, const OpenOptions& options);
 
   // The image in any storage, which decides whether it is writable; `options.format` must say in which format it is.
   static std::shared_ptr<Image> open(std::shared_ptr<Storage> storage, const OpenOptions& options);

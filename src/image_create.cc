@@ -28,10 +28,19 @@ std::string data_file_path(const std::string& path, const std::string& data_file
   return resolve_name({data_file, path, FileRole::data_file});
 }
 
-std::string detected_format(const std::string& path) {
-  std::array<std::byte, sector_size> start{};
-  read_or_zero(*FileStorage::open(path, false), HostOffset(0), start);
-  return std::string(format_name(probe_format(start)));
+std::string detected_format(const std::string& path, const ImageCreateOptions& options) {
+  const auto image = Image::open(path, {.metadata_only = true, .gate = options.gate, .remote = options.remote});
+  return std::string(format_name(image->format()));
+}
+
+// What is remote has nothing beside it.
+void check_names(const std::string& path, const ImageCreateOptions& options) {
+  if (!is_remote_name(path)) return;
+  for (const auto& name : {options.qcow2.backing_file, options.qcow2.data_file}) {
+    if (!name || name->empty() || is_remote_name(*name) || fs::path(*name).is_absolute()) continue;
+    invalid(fmt::format("an image that is not a file has nothing beside it: '{}' must be an absolute path",
+                        printable(*name)));
+  }
 }
 
 // Neither the image nor its data file may be a file that the new image stands on: they are about to be emptied.
@@ -51,13 +60,14 @@ std::optional<uint64_t> examine_backing(const std::string& path, const ImageCrea
   if (!options.qcow2.backing_format) {
     const std::string missing = "Backing file specified without backing format";
     if (!options.backing_must_exist) invalid(missing);
-    invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path)));
+    invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path, options)));
   }
   const std::optional<Format> format = format_by_name(*options.qcow2.backing_format);
   if (!format) invalid(fmt::format("Unknown driver '{}'", printable(*options.qcow2.backing_format)));
   if (!options.backing_must_exist) return std::nullopt;
 
-  const std::shared_ptr<const Image> backing = Image::open(backing_path, {.format = format, .gate = options.gate});
+  const std::shared_ptr<const Image> backing =
+      Image::open(backing_path, {.format = format, .gate = options.gate, .remote = options.remote});
   for (auto image = backing; image; image = image->backing()) check_targets(path, options, image->path());
   return backing->virtual_size();
 }
@@ -78,19 +88,22 @@ qcow2::CreateOptions qcow2_options(const ImageCreateOptions& options) {
 }
 
 std::vector<std::string> create_raw(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(options.place.empty() ? path : options.place, path);
+  NewFile file(options.place.empty() ? path : options.place, path, options.remote.get());
   const uint64_t size = round_up(*options.size, sector_size);
-  if (file.storage()->is_block_device()) {
+  if (!file.storage()->can_grow()) {
     if (options.preallocation != Preallocation::off) {
       invalid(fmt::format("Unsupported preallocation mode: {}", preallocation_name(options.preallocation)));
     }
     if (size > file.storage()->size()) {
       throw Error(ErrorKind::no_space,
-                  fmt::format("the block device has {} bytes; the image needs {}", file.storage()->size(), size));
+                  is_remote_name(path)
+                      ? fmt::format("Cannot grow NBD nodes: the export has {} bytes; the image needs {}",
+                                    file.storage()->size(), size)
+                      : fmt::format("the block device has {} bytes; the image needs {}", file.storage()->size(), size));
     }
   }
   std::vector<std::string> warnings = file.empty(options.hints);
-  if (!file.storage()->is_block_device()) {
+  if (file.storage()->can_grow()) {
     preallocate(*file.storage(), HostOffset(0), size, options.preallocation);
   }
   file.keep();
@@ -98,12 +111,13 @@ std::vector<std::string> create_raw(const std::string& path, const ImageCreateOp
 }
 
 std::vector<std::string> create_qcow2(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(options.place.empty() ? path : options.place, path);
+  NewFile file(options.place.empty() ? path : options.place, path, options.remote.get());
   std::optional<NewFile> data;
   if (options.qcow2.data_file) {
     const std::string data_path = data_file_path(path, *options.qcow2.data_file);
     if (same_file(path, data_path)) invalid("Error: Trying to create an image with the same filename as its data file");
-    data.emplace(data_path);
+    if (is_remote_name(data_path)) invalid("Error: the external data file must be a local one");
+    data.emplace(data_path, data_path, nullptr);
   }
   std::vector<std::string> warnings = file.empty(options.hints);
   if (data) {
@@ -118,6 +132,7 @@ std::vector<std::string> create_qcow2(const std::string& path, const ImageCreate
 }  // namespace
 
 ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOptions options) try {
+  if (options.format == Format::qcow2) check_names(path, options);
   if (options.qcow2.backing_file && options.format == Format::qcow2) {
     const std::optional<uint64_t> backing_size = examine_backing(path, options);
     if (!options.size) options.size = backing_size;

@@ -29,8 +29,9 @@ struct ImageCreateOptions {
   Preallocation preallocation = Preallocation::off;
   bool backing_must_exist = true;  // false: it is not opened, and `size` must be given
   FileHints hints;
-  qcow2::CreateOptions qcow2;            // of qcow2 images; size and preallocation are taken from above
-  std::shared_ptr<const OpenGate> gate;  // for the files below the backing file, which is opened as it stands
+  qcow2::CreateOptions qcow2;                  // of qcow2 images; size and preallocation are taken from above
+  std::shared_ptr<const OpenGate> gate;        // for the files below the backing file, which is opened as it stands
+  std::shared_ptr<const RemoteOpener> remote;  // for the image and the backing file
 };
 
 // What creation needs to know of other files: opens the backing file, with its own chain, and fills in the size.
@@ -38,7 +39,8 @@ struct ImageCreateOptions {
 ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOptions options);
 
 // Creates the image at `path` and, where the options name one, its external data file: a relative name is beside the
-// image. Returns warnings. Throws as resolve_create_options() and qcow2::create() do; busy where a target is in use.
+// image. A remote image is made within what is there, and names other files by absolute or remote names. Returns
+// warnings. Throws as resolve_create_options() and qcow2::create() do; busy where a target is in use.
 std::vector<std::string> create_image(const std::string& path, const ImageCreateOptions& options);
 
 }  // namespace drydock

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "src/error.h"
+#include "src/file_storage.h"
 #include "src/image_lock.h"
 
 namespace drydock {
@@ -49,7 +50,16 @@ void flush_name(const std::string& path) {
 
 }  // namespace
 
-NewFile::NewFile(std::string path, std::string name) : path_(std::move(path)), name_(std::move(name)) {
+NewFile::NewFile(std::string path, std::string name, const RemoteOpener* remote)
+    : path_(std::move(path)), name_(std::move(name)) {
+  if (is_remote_name(path_)) {
+    storage_ = open_remote(remote, path_, true);
+  } else {
+    open_or_create();
+  }
+}
+
+void NewFile::open_or_create() {
   UniqueFd fd(::open(path_.c_str(), open_flags));
   if (!fd && errno != ENOENT) fail_to_create(name_);
   if (!fd) {
@@ -57,14 +67,15 @@ NewFile::NewFile(std::string path, std::string name) : path_(std::move(path)), n
     if (!fd) fail_to_create(name_);
     created_ = true;
   }
-  storage_ = std::make_shared<FileStorage>(std::move(fd), name_, true);
+  const auto file = std::make_shared<FileStorage>(std::move(fd), name_, true);
   try {
-    lock_for_writing(*storage_);
+    lock_for_writing(*file);
   } catch (const Error&) {
     // Somebody else opened it between these two lines: it is theirs now.
     created_ = false;
     throw;
   }
+  storage_ = file;
 }
 
 NewFile::~NewFile() {
@@ -72,8 +83,9 @@ NewFile::~NewFile() {
 }
 
 std::vector<std::string> NewFile::empty(const FileHints& hints) {
-  if (storage_->is_block_device()) {
-    storage_->write(HostOffset(0), std::array<std::byte, 512>{});
+  if (!storage_->can_grow()) {
+    static constexpr std::array<std::byte, 512> sector{};
+    storage_->write(HostOffset(0), std::span(sector).first(std::min<uint64_t>(sector.size(), storage_->size())));
     return {};
   }
   storage_->truncate(0);

@@ -13,7 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "src/file_storage.h"
+#include "src/remote.h"
+#include "src/storage.h"
 
 namespace drydock {
 
@@ -28,18 +29,17 @@ class NewFile {
  public:
   // Opens the file or block device at `path`, or creates a file there (for its owner to write, for all to read), and
   // takes a writer's locks. Messages call it `name`. Throws busy where another process uses it, or as the operating
-  // system says.
-  NewFile(std::string path, std::string name);
-  explicit NewFile(const std::string& path) : NewFile(path, path) {}
+  // system says. With a remote name opens what has it, through `remote`.
+  NewFile(std::string path, std::string name, const RemoteOpener* remote);
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
   // Removes what the constructor created, unless keep() was called.
   ~NewFile();
 
-  const std::shared_ptr<FileStorage>& storage() const { return storage_; }
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
 
   // Forgets what is in it and applies `hints`; returns warnings about hints that were given and not taken. The first
-  // sector of a block device is overwritten, so that what follows is not taken for the image that was there.
+  // sector of what cannot grow is overwritten, so that what follows is not taken for the image that was there.
   std::vector<std::string> empty(const FileHints& hints);
 
   // The file has become what it was to become: returns when its contents and its name survive a power cut.
@@ -50,7 +50,9 @@ class NewFile {
   std::string name_;
   bool created_ = false;
   bool kept_ = false;
-  std::shared_ptr<FileStorage> storage_;
+  void open_or_create();
+
+  std::shared_ptr<Storage> storage_;
 };
 
 }  // namespace drydock

@@ -70,7 +70,7 @@ void flush_folder(const fs::path& file) {
 }  // namespace
 
 NewImage::NewImage(const std::string& path, ImageCreateOptions options, bool durable)
-    : path_(path), final_(file_behind(path).string()), durable_(durable) {
+    : path_(path), final_(is_remote_name(path) ? path : file_behind(path).string()), durable_(durable) {
   options = resolve_create_options(path_, options);
   choose_place();
   try {
@@ -81,12 +81,9 @@ NewImage::NewImage(const std::string& path, ImageCreateOptions options, bool dur
     }
     options.place = place_;
     warnings_ = create_image(path_, options);
-    UniqueFd fd(::open(file().c_str(), O_RDWR | O_CLOEXEC));
-    if (!fd) throw system_error(errno, printable(path_));
-    storage_ = std::make_shared<FileStorage>(std::move(fd), path_, true);
-    if (!durable_) storage_->leave_flushing_to_system();
-    lock_for_writing(*storage_);
-    image_ = Image::open(storage_, {.format = options.format, .writable = true, .gate = options.gate});
+    storage_ = open_made(options.remote.get());
+    image_ = Image::open(storage_,
+                         {.format = options.format, .writable = true, .gate = options.gate, .remote = options.remote});
   } catch (...) {
     remove();
     throw;
@@ -104,7 +101,18 @@ void NewImage::remove() {
   if (!new_data_file_.empty()) ::unlink(new_data_file_.c_str());
 }
 
+std::shared_ptr<Storage> NewImage::open_made(const RemoteOpener* remote) const {
+  if (is_remote_name(path_)) return open_remote(remote, path_, true);
+  UniqueFd fd(::open(file().c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) throw system_error(errno, printable(path_));
+  auto made = std::make_shared<FileStorage>(std::move(fd), path_, true);
+  if (!durable_) made->leave_flushing_to_system();
+  lock_for_writing(*made);
+  return made;
+}
+
 void NewImage::choose_place() {
+  if (is_remote_name(path_)) return;
   struct stat status {};
   const bool exists = ::stat(final_.c_str(), &status) == 0;
   if (exists && !S_ISREG(status.st_mode)) return;

@@ -8,7 +8,7 @@
 //
 // Until finish() it is a file of its own beside the one that it is to replace, ".out.qcow2.XXXXXX.part"; what was there
 // stays as it was, and stays locked against other writers. It is made in place where it has to be: on a block device,
-// and in a folder in which nothing can be created. An external data file is made in place too.
+// where it is remote, and in a folder in which nothing can be created. An external data file is made in place too.
 //
 // Not thread-safe; the image's disk is.
 
@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "src/file_storage.h"
 #include "src/image.h"
 #include "src/image_create.h"
 
@@ -35,7 +36,7 @@ class NewImage {
   ~NewImage();
 
   Image& image() { return *image_; }
-  const std::shared_ptr<FileStorage>& storage() const { return storage_; }
+  const std::shared_ptr<Storage>& storage() const { return storage_; }
   // Of the creation.
   const std::vector<std::string>& warnings() const { return warnings_; }
   // Whether there is nothing under its name before finish() is called.
@@ -51,6 +52,7 @@ class NewImage {
 
  private:
   void choose_place();
+  std::shared_ptr<Storage> open_made(const RemoteOpener* remote) const;
   void keep_attributes() const;
   void remove();
 
@@ -62,7 +64,7 @@ class NewImage {
   bool closed_ = false;
   bool finished_ = false;
   std::shared_ptr<FileStorage> replaced_;
-  std::shared_ptr<FileStorage> storage_;
+  std::shared_ptr<Storage> storage_;
   std::shared_ptr<Image> image_;
   std::vector<std::string> warnings_;
 };

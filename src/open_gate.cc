@@ -75,23 +75,39 @@ UniqueFd open_beneath(const fs::path& tree, const fs::path& path, bool writable,
 
 std::string resolve_name(const FileReference& reference) {
   const fs::path name(reference.name);
-  if (name.is_absolute()) return reference.name;
+  if (name.is_absolute() || is_remote_name(reference.name) || is_remote_name(reference.named_by)) return reference.name;
   return (fs::path(reference.named_by).parent_path() / name).string();
+}
+
+std::shared_ptr<Storage> LocalFilesGate::open_remote_file(const FileReference& reference, bool writable) const {
+  std::shared_ptr<Storage> storage = remote_ ? remote_->open_allowed(reference.name, writable) : nullptr;
+  if (storage) return storage;
+  throw Error(ErrorKind::refused,
+              fmt::format("Refused {}: it is on a server; if you trust the image, allow that server with --allow-nbd "
+                          "'{}'",
+                          describe(reference), printable(reference.name)));
 }
 
 std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bool writable) const {
   if (reference.name.empty() || reference.name.find('\0') != std::string::npos) {
     throw Error(ErrorKind::refused, fmt::format("Refused {}: not a file name", describe(reference)));
   }
+  if (is_remote_name(reference.name)) return open_remote_file(reference, writable);
   if (looks_like_protocol(reference.name)) {
     throw Error(ErrorKind::refused,
                 fmt::format("Refused {}: only plain local paths are opened, never json:, a URL or a "
                             "driver name",
                             describe(reference)));
   }
+  const bool by_remote = is_remote_name(reference.named_by);
+  if (by_remote && !fs::path(reference.name).is_absolute()) {
+    throw Error(ErrorKind::refused,
+                fmt::format("Refused {}: an image that is not a file has nothing beside it", describe(reference)));
+  }
   const std::string location = resolve_name(reference);
   const fs::path path = canonical(location, reference);
-  std::vector<fs::path> trees{folder_of_namer(reference)};
+  std::vector<fs::path> trees;
+  if (!by_remote) trees.push_back(folder_of_namer(reference));
   for (const std::string& tree : allowed_trees_) trees.push_back(canonical(tree, reference));
   const auto tree = std::ranges::find_if(trees, [&](const fs::path& t) { return is_within(path, t); });
   if (tree == trees.end()) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "src/remote.h"
 #include "src/storage.h"
 
 namespace drydock {
@@ -34,19 +35,26 @@ class OpenGate {
 };
 
 // The default policy: plain local paths; regular files and block devices; after all symlinks are resolved, within the
-// folder tree of the image that names the file, or within one of `allowed_trees`.
+// folder tree of the image that names the file, or within one of `allowed_trees`. An image that is remote has no
+// folder. Remote files where `remote` knows that the user allowed them.
 class LocalFilesGate final : public OpenGate {
  public:
-  explicit LocalFilesGate(std::vector<std::string> allowed_trees = {}) : allowed_trees_(std::move(allowed_trees)) {}
+  explicit LocalFilesGate(std::vector<std::string> allowed_trees = {},
+                          std::shared_ptr<const RemoteOpener> remote = nullptr)
+      : allowed_trees_(std::move(allowed_trees)), remote_(std::move(remote)) {}
 
   std::shared_ptr<Storage> open(const FileReference& reference, bool writable) const override;
 
  private:
+  std::shared_ptr<Storage> open_remote_file(const FileReference& reference, bool writable) const;
+
   std::vector<std::string> allowed_trees_;
+  std::shared_ptr<const RemoteOpener> remote_;
 };
 
-// The local path that `reference` stands for, symlinks unresolved: absolute names as they are, relative ones beside the
-// image that names them. No policy is applied.
+// The local path that `reference` stands for, symlinks unresolved: absolute and remote names as they are, relative ones
+// beside the image that names them; of an image that is remote, which has nothing beside it, as they are. No policy is
+// applied.
 std::string resolve_name(const FileReference& reference);
 
 }  // namespace drydock

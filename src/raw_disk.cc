@@ -70,7 +70,7 @@ std::vector<Extent> RawDisk::map(GuestRange range, size_t max_extents) const {
         offset.value() < file_size ? storage_->extent_at(offset, range.length) : StorageExtent{range.length, true};
     extents.push_back({.range = {range.start, found.length},
                        .present = true,
-                       .zero = found.hole,
+                       .zero = found.hole || found.zero,
                        .data = !found.hole,
                        .file = storage_.get(),
                        .offset = offset});

@@ -3,6 +3,7 @@
 #include "src/raw_image.h"
 
 #include "src/error.h"
+#include "src/remote.h"
 
 namespace drydock {
 
@@ -18,6 +19,9 @@ RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
 void RawImage::resize(uint64_t size, Preallocation preallocation) {
   if (!storage_->writable()) {
     throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
+  }
+  if (is_remote_name(path())) {
+    throw Error(ErrorKind::unsupported, fmt::format("{}: Cannot resize NBD nodes", printable(path())));
   }
   const uint64_t old_size = storage_->size();
   if (preallocation == Preallocation::metadata) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// Storage: a growable store of bytes that an image lives in. A file, a block device, memory.
+// Storage: a growable store of bytes that an image lives in. A file, a block device, memory, an export of an NBD server.
 //
 // Thread-safety: every method may be called from any thread at any time. Concurrent writes to overlapping ranges give
 // either's bytes; everything else is as if done one after the other.
@@ -21,6 +21,7 @@ namespace drydock {
 struct StorageExtent {
   uint64_t length = 0;  // bytes, at least 1
   bool hole = false;
+  bool zero = false;  // no hole, and yet known to read as zeros
 };
 
 class Storage {
@@ -38,8 +39,10 @@ class Storage {
   virtual uint64_t size() const = 0;
   // Bytes of the host's space that it takes, at most about size(); what `info` calls disk size.
   virtual uint64_t allocated_size() const = 0;
+  // Whether allocated_size() is known.
+  virtual bool tells_allocated_size() const { return true; }
 
-  // False for a block device, whose size is given.
+  // False for a block device or an export, whose size is given.
   virtual bool can_grow() const { return true; }
 
   // Reads at `offset` into `buffer`; returns how many bytes there were, fewer than asked only at the end.
@@ -54,7 +57,7 @@ class Storage {
   virtual bool zero_at_once(HostOffset /*offset*/, uint64_t /*length*/, bool /*keep_space*/) { return false; }
   // Gives the host's space of the range back where it can; afterwards it reads as zeros or as before. Never grows.
   virtual void discard(HostOffset offset, uint64_t length) = 0;
-  // Of a block device: nothing happens as long as `size` fits.
+  // Where it cannot grow: nothing happens as long as `size` fits.
   virtual void truncate(uint64_t size) = 0;
   // truncate() to more than the size is now, for one who is going to write all of it soon: the host's space is taken at
   // once where the host does that quickly. Whether it did is not told.

@@ -78,9 +78,8 @@ class Amendment {
   Amendment(const Invocation& invocation, OptionString& given)
       : given_(given), options_(read_image_options(invocation)) {
     described_ = describe_image(invocation, invocation.arguments[0]);
-    storage_ = FileStorage::open(described_.filename, true);
-    lock_for_writing(*storage_);
     options_.writable = true;
+    storage_ = Image::open_storage(described_.filename, options_);
     options_.format = described_.format ? *described_.format : probe();
     if (*options_.format == Format::qcow2) open()->close();  // sets right what was not closed cleanly
   }
@@ -140,7 +139,7 @@ class Amendment {
   OptionString& given_;
   OpenOptions options_;
   ImageDescription described_;
-  std::shared_ptr<FileStorage> storage_;
+  std::shared_ptr<Storage> storage_;
   qcow2::AmendOptions changes_;
 };
 

@@ -16,6 +16,7 @@
 #include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/qemu_json.h"
+#include "tools/remote.h"
 
 namespace drydock::cli {
 
@@ -91,9 +92,9 @@ qcow2::RepairOutcome repair_with_undo(Storage& image, const qcow2::RepairOptions
   return outcome;
 }
 
-int check_and_repair(const Invocation& invocation, const std::string& path, FileStorage& image) {
+int check_and_repair(const Invocation& invocation, const std::string& path, Storage& image) {
   const qcow2::RepairOptions options{.mode = parse_repair(*invocation.options.value("repair")),
-                                     .can_grow = !image.is_block_device()};
+                                     .can_grow = image.can_grow()};
   const auto undo = invocation.options.value("undo");
   Progress progress(invocation);
   progress.begin(2 * bytes_to_check(image));  // before and after
@@ -119,8 +120,7 @@ int check_and_repair(const Invocation& invocation, const std::string& path, File
 int restore(const Invocation& invocation, const std::string& path) {
   if (invocation.options.has("repair")) usage_error("--undo-restore and --repair exclude each other");
   const auto undo_file = FileStorage::open(*invocation.options.value("undo-restore"), true);
-  const auto image = FileStorage::open(path, true);
-  lock_for_writing(*image);
+  const auto image = Image::open_storage(path, {.writable = true, .remote = remote_opener_for(invocation)});
   const qcow2::UndoSummary summary = qcow2::restore_from_undo_file(*undo_file, *image);
   if (!invocation.options.has("quiet")) {
     invocation.io.out << fmt::format("The image is as it was before the repair{}: {} bytes were restored.\n",
@@ -143,12 +143,9 @@ int run_check(Invocation& invocation) {
     const ImageDescription described = describe_image(invocation, invocation.arguments[0]);
     const std::string& path = described.filename;
     if (options.has("undo-restore")) return restore(invocation, path);
-    const auto image = FileStorage::open(path, repairing);
-    if (repairing) {
-      lock_for_writing(*image);
-    } else if (!options.has("force-share")) {
-      lock_against_writers(*image);
-    }
+    const auto image = Image::open_storage(path, {.writable = repairing, .remote = remote_opener_for(invocation)});
+    const auto* file = dynamic_cast<const FileStorage*>(image.get());
+    if (file != nullptr && !repairing && !options.has("force-share")) lock_against_writers(*file);
     if (format_of(*image, described.format) != Format::qcow2) {
       invocation.warn("This image format does not support checks");
       return static_cast<int>(no_check);

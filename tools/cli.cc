@@ -13,6 +13,7 @@
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/qemu_img.h"
+#include "tools/remote.h"
 #include "tools/size_argument.h"
 #include "tools/worded_error.h"
 #include "version.h"
@@ -331,6 +332,7 @@ std::vector<OptionSpec> open_options() {
       {'f', "format", "FORMAT", "format of the image: raw or qcow2 (default: found from its contents)"},
       {0, "backing-format", "FORMAT", "format of backing files whose overlay does not record it"},
       {0, "allow-dir", "DIR", "also open backing and data files that lie below DIR (may be repeated)"},
+      allow_nbd_option(),
       {0, "cache-size", "SIZE", "memory for qcow2 metadata, per image (default: 32M)"},
   };
 }
@@ -350,7 +352,8 @@ OpenOptions parse_chain_options(const ParsedOptions& options) {
       usage_error(fmt::format("--cache-size {}: at least {} bytes are needed", *size, min_metadata_cache_size));
     }
   }
-  result.gate = std::make_shared<LocalFilesGate>(options.values("allow-dir"));
+  result.remote = make_remote_opener(options.values("allow-nbd"));
+  result.gate = std::make_shared<LocalFilesGate>(options.values("allow-dir"), result.remote);
   return result;
 }
 

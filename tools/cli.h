@@ -100,7 +100,7 @@ int run_main(const std::vector<std::string>& argv);
 std::string help_text(const Command& command, std::string_view program);
 
 // Option rows that several commands share, and what they mean.
-// Rows: -f/--format, --backing-format, --allow-dir, --cache-size.
+// Rows: -f/--format, --backing-format, --allow-dir, --allow-nbd, --cache-size.
 std::vector<OptionSpec> open_options();
 // The options of `command` with those that every command has: --help and --version. Their letters, -h and -V, go to
 // the command where it has an own use for one (virt-df -h).

@@ -24,6 +24,7 @@
 #include "tools/output_format.h"
 #include "tools/progress.h"
 #include "tools/qemu_json.h"
+#include "tools/remote.h"
 #include "tools/snapshot_argument.h"
 #include "tools/worded_error.h"
 
@@ -117,16 +118,19 @@ ImageCreateOptions read_target_options(const ConvertRequest& request, uint64_t s
 // What the user names with -B may be opened, wherever it is.
 std::shared_ptr<const OpenGate> target_gate(const Invocation& invocation, const ConvertRequest& request,
                                             const ImageCreateOptions& options) {
-  if (invocation.as_incumbent || !options.qcow2.backing_file) return request.source_options.gate;
-  std::vector<std::string> trees = invocation.options.values("allow-dir");
+  if (!options.qcow2.backing_file) return request.source_options.gate;
   const std::string path = resolve_name({*options.qcow2.backing_file, request.target, FileRole::backing_file});
+  if (is_remote_name(path)) return gate_for(invocation, remote_opener_for(invocation, {path}));
+  if (invocation.as_incumbent) return request.source_options.gate;
+  std::vector<std::string> trees = invocation.options.values("allow-dir");
   trees.push_back(std::filesystem::absolute(path).parent_path().string());
-  return std::make_shared<LocalFilesGate>(trees);
+  return std::make_shared<LocalFilesGate>(trees, request.source_options.remote);
 }
 
 Target create_target(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
   ImageCreateOptions options = read_target_options(request, size);
   options.gate = target_gate(invocation, request, options);
+  options.remote = request.source_options.remote;
   Target target;
   target.gate = options.gate;
   try {
@@ -138,12 +142,15 @@ Target create_target(const Invocation& invocation, const ConvertRequest& request
         invocation.as_incumbent);
   }
   for (const std::string& warning : target.fresh->warnings()) invocation.warn(fmt::format("warning: {}", warning));
-  target.reads_as_zeros = request.target_format == Format::qcow2 || !target.fresh->storage()->is_block_device();
+  target.reads_as_zeros = request.target_format == Format::qcow2 || target.fresh->storage()->can_grow();
   return target;
 }
 
 Target open_target(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
-  OpenOptions options{.format = request.target_format, .writable = true, .gate = request.source_options.gate};
+  OpenOptions options{.format = request.target_format,
+                      .writable = true,
+                      .gate = request.source_options.gate,
+                      .remote = request.source_options.remote};
   Target target;
   target.gate = options.gate;
   target.existing_file = request.target;
@@ -198,7 +205,8 @@ void close(const ConvertRequest& request, const Target& target) {
 
 // Before a new image gets its name.
 void verify(const ConvertRequest& request, const Disk& source, const Target& target, Progress& progress) {
-  const auto written = Image::open(target.file(), {.format = target.image().format(), .gate = target.gate});
+  const auto written = Image::open(
+      target.file(), {.format = target.image().format(), .gate = target.gate, .remote = request.source_options.remote});
   const SliceDisk copy(written->disk(), {GuestOffset(0), source.size()});
   progress.begin(source.size());
   const std::optional<Difference> difference =
@@ -217,7 +225,8 @@ void verify(const ConvertRequest& request, const Disk& source, const Target& tar
 void print_json(const Invocation& invocation, const ConvertRequest& request, const Target& target, uint64_t size) {
   if (!wants_json(invocation.options)) return;
   const std::string& file = target.fresh ? request.target : target.existing_file;
-  const auto image = Image::open(file, {.format = target.image().format(), .metadata_only = true});
+  const auto image = Image::open(
+      file, {.format = target.image().format(), .metadata_only = true, .remote = request.source_options.remote});
   nlohmann::json result = image_info_json(*image);
   result["converted-bytes"] = size;
   result["verified"] = request.verify;

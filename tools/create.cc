@@ -8,6 +8,7 @@
 #include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/qemu_json.h"
+#include "tools/remote.h"
 
 namespace drydock::cli {
 
@@ -42,7 +43,9 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   if (invocation.arguments.size() > 1) size = read_named_size(invocation.arguments[1], "image size");
   ImageCreateOptions options = read_words(invocation, format, size, given);
   options.backing_must_exist = !invocation.options.has("unsafe");
-  options.gate = read_image_options(invocation).gate;
+  const OpenOptions opening = read_image_options(invocation);
+  options.gate = opening.gate;
+  options.remote = opening.remote;
   options = resolve_create_options(path, options);
   const bool json = wants_json(invocation.options);
   if (!json && !invocation.options.has("quiet")) {
@@ -54,7 +57,7 @@ void create(Invocation& invocation, Format format, OptionString& given) {
     tell_within(error, path, printable(path), invocation.as_incumbent);
   }
   if (json) {
-    const auto image = Image::open(path, {.format = format, .metadata_only = true});
+    const auto image = Image::open(path, {.format = format, .metadata_only = true, .remote = options.remote});
     invocation.io.out << qemu_json(image_info_json(*image)) << '\n';
   }
 }
@@ -99,6 +102,7 @@ const Command& create_command() {
               {'o', "options", "OPTIONS", "options of the format: name=value,... (help lists them)"},
               {'q', "quiet", "", "do not print what is created"},
               {0, "allow-dir", "DIR", "also open files that the backing file names below DIR (may be repeated)"},
+              allow_nbd_option(),
               {0, "object", "OBJECT", "an object of QEMU's; checked, but of no use here"},
               output_option(),
           },

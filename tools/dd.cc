@@ -93,12 +93,13 @@ int run_dd(Invocation& invocation) {
   refuse_lost_data(*image, *image->disk());
   const SliceDisk source(image->disk(), part_of(invocation, request, image->disk()->size()));
 
-  const auto new_image = create_output(request.output, {.format = format, .size = source.size(), .gate = options.gate},
-                                       wants_durable(invocation), invocation.as_incumbent);
+  const auto new_image = create_output(
+      request.output, {.format = format, .size = source.size(), .gate = options.gate, .remote = options.remote},
+      wants_durable(invocation), invocation.as_incumbent);
   NewImage& target = *new_image;
   progress.begin(source.size());
   copy_disk(source, *target.image().disk(),
-            {.target_is_zero = format == Format::qcow2 || !target.storage()->is_block_device(),
+            {.target_is_zero = format == Format::qcow2 || target.storage()->can_grow(),
              .alignment = target.image().allocation_unit(),
              .plain_target = format == Format::raw ? target.storage().get() : nullptr,
              .advance = [&progress](uint64_t bytes) { progress.advance(bytes); }});
@@ -106,7 +107,8 @@ int run_dd(Invocation& invocation) {
   target.finish();
   progress.finish();
   if (json) {
-    const auto written = Image::open(request.output, {.format = format, .metadata_only = true});
+    const auto written =
+        Image::open(request.output, {.format = format, .metadata_only = true, .remote = options.remote});
     invocation.io.out << qemu_json(image_info_json(*written)) << '\n';
   }
   return 0;

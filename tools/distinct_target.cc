@@ -4,7 +4,9 @@
 
 #include <filesystem>
 
+#include "nbd/client/address.h"
 #include "src/error.h"
+#include "src/remote.h"
 
 namespace drydock::cli {
 
@@ -22,9 +24,14 @@ const Storage* data_file_of(const Disk& disk) {
   return nullptr;
 }
 
-void refuse_same(const Storage* file, const std::string& target) {
+bool are_same(const std::string& name, const std::string& target) {
+  if (is_remote_name(target)) return is_remote_name(name) && name == nbd::to_uri(nbd::parse_address(target));
   std::error_code unknown;
-  if (file == nullptr || !std::filesystem::equivalent(file->name(), target, unknown)) return;
+  return std::filesystem::equivalent(name, target, unknown);
+}
+
+void refuse_same(const Storage* file, const std::string& target) {
+  if (file == nullptr || !are_same(file->name(), target)) return;
   throw Error(
       ErrorKind::refused,
       fmt::format("{}: the target is also a source: it would be overwritten before it is read", printable(target)));

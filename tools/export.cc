@@ -77,7 +77,7 @@ int run_export(Invocation& invocation) {
   for (const std::string& warning : views.warnings) invocation.warn(warning);
 
   const fuse::MountOptions options{
-      .source = printable(std::filesystem::absolute(path).lexically_normal().string()),
+      .source = printable(is_remote_name(path) ? path : std::filesystem::absolute(path).lexically_normal().string()),
       .writable = open_options.writable,
       .allow_other = invocation.options.has("allow-other"),
       .modified = modification_time_of(image),

@@ -2,7 +2,8 @@
 //
 // The program that users call. It has the commands on images, which are done in milliseconds. Those on guests come with
 // libguestfs, and loading its sixty libraries takes longer than `info` takes for all of its work; `serve` comes with
-// GnuTLS. For them, and for what concerns all commands, the complete program takes over.
+// GnuTLS, images on NBD servers with libnbd. For them, and for what concerns all commands, the complete program takes
+// over.
 
 #include <unistd.h>
 
@@ -13,18 +14,21 @@
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/qemu_img.h"
+#include "tools/remote.h"
 
 namespace fs = std::filesystem;
 
 namespace drydock::cli {
 
 const std::vector<const Command*>& all_commands() { return image_commands(); }
+std::shared_ptr<const RemoteOpener> make_remote_opener(const std::vector<std::string>&) { return nullptr; }
 
 namespace {
 
 constexpr std::string_view complete_program = "drydock-complete";
 
 bool is_here(const std::vector<std::string>& argv) {
+  if (speaks_of_nbd(argv)) return false;
   const std::string called = argv.empty() ? "" : fs::path(argv[0]).filename().string();
   if (called == qemu_img_name) return true;
   return called == "drydock" && argv.size() > 1 && find_command(argv[1]) != nullptr;

@@ -4,6 +4,7 @@
 
 #include "src/error.h"
 #include "tools/passphrase.h"
+#include "tools/remote.h"
 
 namespace drydock::cli {
 
@@ -22,7 +23,8 @@ std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& dri
   options.writable = writable;
   options.scratch = invocation.options.has("snapshot");
   if (const auto format = invocation.options.value("backing-format")) options.backing_format = parse_format(*format);
-  options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"));
+  options.remote = remote_opener_for(invocation);
+  options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"), options.remote);
   auto image = Image::open(drive.path, options);
   for (const std::string& warning : image->warnings()) invocation.warn(fmt::format("{}: {}", drive.path, warning));
   return image;
@@ -49,6 +51,7 @@ std::vector<OptionSpec> disk_options() {
   return {
       {'a', "add", "IMAGE", "add the disk image IMAGE; a guest's further disks: -a again"},
       {0, "allow-dir", "DIR", "also open backing and data files that lie below DIR (may be repeated)"},
+      allow_nbd_option(),
       {0, "backing-format", "FORMAT", "format of backing files whose overlay does not record it"},
       {0, "blocksize", "512|4096", "sector size of the disks of following -a options", true},
       {'c', "connect", "URI", "of libvirt: taken for the sake of scripts, not used"},
@@ -94,9 +97,9 @@ std::vector<Drive> parse_drives(const ParsedOptions& options) {
           fmt::format("libvirt is not used: give the disks of '{0}' with -a ('virsh domblklist {0}' lists them)",
                       printable(given.value)));
     } else if (given.is("add")) {
-      if (given.value.find("://") != std::string::npos) {
+      if (given.value.find("://") != std::string::npos && !is_remote_name(given.value)) {
         throw Error(ErrorKind::refused,
-                    fmt::format("{}: only local images are opened, not URIs", printable(given.value)));
+                    fmt::format("{}: of URIs only those of NBD are opened", printable(given.value)));
       }
       drives.push_back({given.value, next.format, next.sector_size});
     }

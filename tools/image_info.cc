@@ -145,11 +145,11 @@ std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
 json bitmaps_json(const Image& image) { return list_of(image.bitmaps()); }
 
 json image_info_json(const Image& image) {
-  json result{{"filename", image.path()},
-              {"format", format_name(image.format())},
-              {"virtual-size", image.virtual_size()},
-              {"actual-size", image.storage().allocated_size()},
-              {"dirty-flag", false}};
+  json result{
+      {"filename", image.path()}, {"format", format_name(image.format())}, {"virtual-size", image.virtual_size()}};
+  const bool measurable = image.storage().tells_allocated_size();
+  if (measurable) result["actual-size"] = image.storage().allocated_size();
+  if (measurable || as_qcow2(image) != nullptr) result["dirty-flag"] = false;
   for (const SnapshotInfo& snapshot : image.snapshots()) result["snapshots"].push_back(snapshot_json(snapshot));
   if (const auto* qcow2_image = as_qcow2(image)) {
     const qcow2::Header& header = qcow2_image->header();
@@ -167,9 +167,10 @@ json image_info_json(const Image& image) {
 }
 
 std::string image_info_text(const Image& image) {
-  std::string text = fmt::format("image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\ndisk size: {}\n",
-                                 printable(image.path()), format_name(image.format()), human_size(image.virtual_size()),
-                                 image.virtual_size(), human_size(image.storage().allocated_size()));
+  std::string text = fmt::format(
+      "image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\ndisk size: {}\n", printable(image.path()),
+      format_name(image.format()), human_size(image.virtual_size()), image.virtual_size(),
+      image.storage().tells_allocated_size() ? human_size(image.storage().allocated_size()) : "unavailable");
   const auto* qcow2_image = as_qcow2(image);
   if (qcow2_image == nullptr) return text;
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "src/error.h"
+#include "tools/nbd_opts.h"
 #include "tools/option_string.h"
 #include "tools/size_argument.h"
 
@@ -77,9 +78,11 @@ Options take_below(Options& options) {
 
 std::string file_name_of(Options file) {
   const std::string driver = take(file, "driver").value_or("file");
+  if (driver == "nbd") return take_nbd_uri(file);
   if (!is_file_driver(driver)) {
-    throw Error(ErrorKind::refused, fmt::format("file.driver '{}': only local files are opened, by file or host_device",
-                                                printable(driver)));
+    throw Error(ErrorKind::refused,
+                fmt::format("file.driver '{}': only local files are opened, by file or host_device, and exports by nbd",
+                            printable(driver)));
   }
   const auto name = take(file, "filename");
   if (!name) invalid("The 'file' block driver requires a file name");
@@ -117,7 +120,7 @@ ImageDescription parse_image_opts(const std::string& text) {
   }
   ImageDescription description;
   const auto driver = take(options, "driver");
-  if (driver && is_file_driver(*driver)) {
+  if (driver && (is_file_driver(*driver) || *driver == "nbd")) {
     options["driver"] = *driver;
     return {.filename = file_name_of(options), .format = Format::raw, .offset = 0, .size = std::nullopt};
   }

@@ -2,9 +2,9 @@
 //
 // --image-opts: an image described by options, "driver=qcow2,file.filename=guest.qcow2", as QEMU spells them.
 //
-// What describes a local file in a known format is taken: the drivers raw (with offset and size) and qcow2, over file
-// or host_device. Options of QEMU's that only tune it are checked by name and left at that. All others are refused by
-// name.
+// What describes a local file or an NBD export in a known format is taken: the drivers raw (with offset and size) and
+// qcow2, over file, host_device or nbd. Options of QEMU's that only tune it are checked by name and left at that. All
+// others are refused by name.
 
 #pragma once
 
@@ -17,14 +17,14 @@
 namespace drydock::cli {
 
 struct ImageDescription {
-  std::string filename;
+  std::string filename;          // a path, or an NBD URI
   std::optional<Format> format;  // nothing: probe
   uint64_t offset = 0;           // bytes, of a part of a raw image
   std::optional<uint64_t> size;
   bool is_part() const { return offset != 0 || size.has_value(); }
 };
 
-// Throws invalid, unsupported where it takes encryption, refused for what is no local file; the words are QEMU's
+// Throws invalid, unsupported where it takes encryption, refused for what is neither; the words are QEMU's
 // where it would refuse too.
 ImageDescription parse_image_opts(const std::string& text);
 

@@ -12,6 +12,7 @@
 #include "src/image_part.h"
 #include "src/qcow2/qcow2_image.h"
 #include "tools/image_opts.h"
+#include "tools/remote.h"
 #include "tools/size_argument.h"
 #include "tools/worded_error.h"
 
@@ -24,12 +25,15 @@ namespace {
 // the host read.
 class HostGate final : public OpenGate {
  public:
+  explicit HostGate(const std::shared_ptr<const RemoteOpener>& remote)
+      : anywhere_({"/"}, remote), beside_({}, remote) {}
+
   std::shared_ptr<Storage> open(const FileReference& reference, bool writable) const override {
     return (reference.role == FileRole::backing_file ? anywhere_ : beside_).open(reference, writable);
   }
 
  private:
-  LocalFilesGate anywhere_{{"/"}};
+  LocalFilesGate anywhere_;
   LocalFilesGate beside_;
 };
 
@@ -43,12 +47,17 @@ std::vector<std::string> split_path_list(std::string_view list) {
   return parts;
 }
 
-std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation) {
+}  // namespace
+
+std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation,
+                                         const std::shared_ptr<const RemoteOpener>& remote) {
   std::vector<std::string> trees = allowed_trees(invocation);
   const bool any_given = std::getenv("DRYDOCK_ALLOW_DIR") != nullptr || invocation.options.has("allow-dir");
-  if (invocation.as_incumbent && !any_given) return std::make_shared<HostGate>();
-  return std::make_shared<LocalFilesGate>(std::move(trees));
+  if (invocation.as_incumbent && !any_given) return std::make_shared<HostGate>(remote);
+  return std::make_shared<LocalFilesGate>(std::move(trees), remote);
 }
+
+namespace {
 
 // What qemu-img says once it has guessed, before it writes.
 constexpr std::string_view guess_warning =
@@ -117,13 +126,22 @@ OpenOptions read_image_options(const Invocation& invocation) {
   }
   for (const std::string& object : words.values("object")) check_object(object);
   OpenOptions options = parse_chain_options(words);
-  options.gate = gate_for(invocation);
+  options.remote = remote_opener_for(invocation);
+  options.gate = gate_for(invocation, options.remote);
   return options;
 }
 
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
   if (invocation.options.has("image-opts")) {
-    return open_shared(invocation, word, options, [&] { return open_described(parse_image_opts(word), options); });
+    return open_shared(invocation, word, options, [&] {
+      const ImageDescription description = parse_image_opts(word);
+      try {
+        return open_described(description, options);
+      } catch (const Error& error) {
+        if (!invocation.as_incumbent || !is_remote_name(description.filename)) throw;
+        throw without_name(error, description.filename);  // the word is its name
+      }
+    });
   }
   return open_image_file(invocation, word, options.format ? std::nullopt : invocation.options.value("format"), options);
 }

@@ -26,9 +26,13 @@ std::vector<std::string> allowed_trees(const Invocation& invocation);
 // contradict each other.
 OpenOptions read_image_options(const Invocation& invocation);
 
-// Opens what `word` names: a file, or with --image-opts what its options describe. -f counts unless `options` has a
-// format. As QEMU does it, no other process may write to what is opened for reading, unless -U says that it may:
-// throws LockError.
+// The policy of the words, and of the environment under an incumbent's name, for what images name.
+std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation,
+                                         const std::shared_ptr<const RemoteOpener>& remote);
+
+// Opens what `word` names: a file, an NBD URI, or with --image-opts what its options describe. -f counts unless
+// `options` has a format. As QEMU does it, no other process may write to what is opened for reading, unless -U says
+// that it may: throws LockError.
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options);
 // The same for a file that has its own words: `format` as the user spelt it, nothing to probe.
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,

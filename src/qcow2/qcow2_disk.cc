@@ -145,7 +145,7 @@ void Qcow2Disk::map_data(const Mapping& mapping, GuestOffset start, size_t max_e
     }
     extents.push_back({.range = {start + done, piece.length},
                        .present = true,
-                       .zero = piece.hole,
+                       .zero = piece.hole || piece.zero,
                        .data = true,
                        .file = file,
                        .offset = mapping.host + done});

@@ -7,6 +7,8 @@
 
 #include <sys/stat.h>
 
+#include "src/error.h"
+#include "src/memory_storage.h"
 #include "tests/support/support.h"
 
 namespace drydock {
@@ -62,12 +64,45 @@ TEST_F(OpenGate, safety_9_a_symlink_out_of_the_tree_is_refused) {
 }
 
 TEST_F(OpenGate, cve_2024_4467_json_names_urls_and_drivers_are_refused) {
-  for (const char* name : {"json:{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}", "nbd://localhost", "ssh://host/x",
-                           "https://host/x", "file:base.raw", "fat:rw:.", "host_device:/dev/sda", "rbd:pool/image"}) {
+  for (const char* name :
+       {"json:{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}", "nbdx://localhost", "ssh://host/x", "https://host/x",
+        "file:base.raw", "fat:rw:.", "host_device:/dev/sda", "rbd:pool/image"}) {
     const Error error = test::error_of([&] { open(name); });
     EXPECT_EQ(error.kind(), ErrorKind::refused) << name;
     EXPECT_THAT(error.what(), HasSubstr("only plain local paths")) << name;
   }
+}
+
+// Knows one server.
+class OneServer final : public RemoteOpener {
+ public:
+  std::shared_ptr<Storage> open(const std::string&, bool) const override { throw std::logic_error("not for gates"); }
+  std::shared_ptr<Storage> open_allowed(const std::string& name, bool writable) const override {
+    if (name != "nbd://allowed/base") return nullptr;
+    return std::make_shared<MemoryStorage>(std::vector<std::byte>(1), name, writable);
+  }
+};
+
+TEST_F(OpenGate, safety_9_servers_are_refused_unless_allowed) {
+  const LocalFilesGate gate({"/"}, std::make_shared<OneServer>());
+  EXPECT_EQ(gate.open({"nbd://allowed/base", image_, FileRole::backing_file}, false)->name(), "nbd://allowed/base");
+  for (const char* name : {"nbd://other/base", "nbds://allowed/base", "nbd+unix:///base?socket=/run/s",
+                           "nbd:unix:/run/s", "nbd:allowed:1"}) {
+    const Error error = test::error_of([&] { gate.open({name, image_, FileRole::backing_file}, false); });
+    EXPECT_EQ(error.kind(), ErrorKind::refused) << name;
+    EXPECT_THAT(error.what(), HasSubstr(fmt::format("allow that server with --allow-nbd '{}'", name)));
+    EXPECT_EQ(test::error_of([&] { open(name, {"/"}); }).kind(), ErrorKind::refused) << "without an opener";
+  }
+}
+
+TEST_F(OpenGate, safety_9_an_image_on_a_server_has_no_tree_of_its_own) {
+  const std::string namer = "nbd+unix:///image?socket=" + dir_.file("images/socket");
+  for (const std::string& name : {std::string("base.raw"), std::string("./base.raw"), dir_.file("images/base.raw")}) {
+    const Error error = test::error_of([&] { LocalFilesGate().open({name, namer, FileRole::backing_file}, false); });
+    EXPECT_EQ(error.kind(), ErrorKind::refused) << name;
+  }
+  const LocalFilesGate gate({dir_.file("images")});
+  EXPECT_EQ(gate.open({dir_.file("images/base.raw"), namer, FileRole::backing_file}, false)->size(), 4U);
 }
 
 TEST_F(OpenGate, safety_9_only_regular_files_and_block_devices_are_opened) {

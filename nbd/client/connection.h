@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+//
+// Connection: one connection to an NBD export, on which many requests are under way at once (libnbd).
+//
+// It has no thread of its own. Whoever waits for an answer, and finds nobody else at it, drives the connection: waits
+// for the socket and lets libnbd take in what came, others' answers too. When its own requests are answered, it leaves
+// that to one of those who still wait. So a single caller pays for no switch between threads, and what many callers on
+// several connections get is received by as many threads.
+//
+// Thread-safety: all methods may be called from any thread at any time, except the destructor.
+// Errors: ConnectionLost where there is no connection any more, which then never comes back: every request fails, those
+// under way too. Error otherwise: what the server refused, with its errno; `io` where its answer makes no sense.
+
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "nbd/client/address.h"
+#include "src/error.h"
+#include "src/storage.h"
+#include "src/unique_fd.h"
+
+struct nbd_handle;
+
+namespace drydock::nbd {
+
+class ConnectionLost final : public Error {
+ public:
+  ConnectionLost(int errno_value, const std::string& message) : Error(ErrorKind::io, errno_value, message) {}
+};
+
+// What the server said of the export; checked.
+struct ExportInfo {
+  uint64_t size = 0;  // bytes
+  bool read_only = false;
+  bool can_flush = false;
+  bool can_trim = false;
+  bool can_zero = false;
+  bool multi_conn = false;            // what is written and flushed on one connection is seen on all
+  bool tells_extents = false;         // base:allocation
+  uint32_t min_block = 1;             // bytes, a power of 2: requests begin and end at its multiples
+  uint32_t max_payload = 32U << 20U;  // bytes in a read or write; the specification's default
+  uint32_t piece = 256U << 10U;       // bytes: large reads and writes are split into so much
+};
+
+class Connection {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Connects, or throws: an Error that begins with the cause as QEMU words it.
+  Connection(const Address& address, Clock::duration time_limit);
+  // Over a socket that is connected already; for tests.
+  Connection(UniqueFd socket, const std::string& export_name, Clock::duration time_limit);
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection();
+
+  const ExportInfo& info() const { return info_; }
+
+  // Ranges lie within the export and, like lengths, are aligned to info().min_block.
+  void read(uint64_t offset, std::span<std::byte> buffer);
+  void write(uint64_t offset, std::span<const std::byte> data);
+  // Only where info() has it. `length` is of 32 bits on the wire.
+  void zero(uint64_t offset, uint32_t length, bool keep_space);
+  void trim(uint64_t offset, uint32_t length);
+  void flush();
+  // The state of a prefix of the range: at least one extent, at most max_extents_kept, within the export; neighbours
+  // differ.
+  std::vector<StorageExtent> block_status(uint64_t offset, uint32_t length);
+
+  static constexpr size_t max_extents_kept = 32768;  // 768 KiB of memory
+
+  // Whether it is known to be lost, or is found to be so by a look at the socket.
+  bool is_lost();
+
+ private:
+  struct Batch;
+  struct ReadPiece;
+  struct StatusAnswer;
+  struct CloseHandle {
+    void operator()(nbd_handle* handle) const;
+  };
+
+  void create(const std::string& export_name);
+  void set_tls(const Address& address);
+  void connect(Clock::duration time_limit);
+  void read_info();
+  void lose(std::string reason, int error);
+  [[noreturn]] void throw_lost();
+
+  // `start` calls libnbd, and returns what that does.
+  template <class Start>
+  void issue(Batch& batch, const Start& start);
+  void wait(std::unique_lock<std::mutex>& lock, Batch& batch, size_t allowed);
+  void hand_over();
+  void wake_driver() const;
+  void drive(std::unique_lock<std::mutex>& lock, int timeout_ms);
+  void finish(std::unique_lock<std::mutex>& lock, Batch& batch, const std::string& what);
+  template <class Start>
+  void request(const std::string& what, const Start& start);
+
+  static int on_completion(void* user_data, int* error);
+  static int on_chunk(void* user_data, const void* data, size_t count, uint64_t offset, unsigned status, int* error);
+  static int on_extents(void* user_data, const char* context, uint64_t offset, uint32_t* entries, size_t count,
+                        int* error);
+
+  std::string place_;
+  ExportInfo info_;
+  UniqueFd wake_;  // eventfd: the one who drives has something new to wait for
+
+  std::mutex mutex_;  // guards all below, and every use of the handle
+  std::unique_ptr<nbd_handle, CloseHandle> handle_;
+  bool lost_ = false;
+  std::string loss_;
+  int loss_errno_ = 0;
+  bool driven_ = false;
+  unsigned watched_ = 0;        // what the one who drives waits for
+  std::deque<Batch*> waiting_;  // those who wait while another drives
+};
+
+}  // namespace drydock::nbd

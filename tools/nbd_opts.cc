@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "tools/nbd_opts.h"
+
+#include <array>
+#include <optional>
+
+#include "nbd/client/address.h"
+#include "src/error.h"
+#include "tools/size_argument.h"
+
+namespace drydock::cli {
+
+namespace {
+
+using Options = OptionString::Words;
+
+// They tell QEMU how to go about it, not what the image is.
+constexpr std::array tuning{"node-name",       "read-only",    "auto-read-only", "discard",
+                            "detect-zeroes",   "cache.direct", "cache.no-flush", "force-share",
+                            "reconnect-delay", "open-timeout", "server.to",      "server.keep-alive",
+                            "server.numeric",  "server.ipv4",  "server.ipv6",    "server.mptcp"};
+
+[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
+std::optional<std::string> take(Options& options, const std::string& name) {
+  const auto found = options.find(name);
+  if (found == options.end()) return std::nullopt;
+  std::string value = std::move(found->second);
+  options.erase(found);
+  return value;
+}
+
+std::string need(Options& options, const std::string& name, const std::string& what) {
+  auto value = take(options, name);
+  if (!value) invalid(fmt::format("Parameter '{}' is missing", what));
+  return std::move(*value);
+}
+
+uint16_t port_of(const std::string& text) {
+  constexpr uint64_t max_port = UINT16_MAX;
+  if (text == "nbd") return nbd::default_port;
+  const SizeArgument number = read_number(text);
+  if (number.problem != SizeArgument::Problem::none || number.bytes == 0 || number.bytes > max_port) {
+    invalid(fmt::format("address resolution failed for port '{}'", printable(text)));
+  }
+  return static_cast<uint16_t>(number.bytes);
+}
+
+void read_server(Options& options, nbd::Address& address) {
+  const std::string type = need(options, "server.type", "server.type");
+  if (type == "unix") {
+    address.transport = nbd::Transport::unix_socket;
+    address.socket = need(options, "server.path", "path");
+  } else if (type == "inet") {
+    address.host = need(options, "server.host", "host");
+    address.port = port_of(need(options, "server.port", "port"));
+  } else if (type == "vsock") {
+    address.transport = nbd::Transport::vsock;
+    address.host = need(options, "server.cid", "cid");
+    address.port = port_of(need(options, "server.port", "port"));
+  } else {
+    invalid(fmt::format("Parameter 'type' does not accept value '{}'", printable(type)));
+  }
+}
+
+// The words from before there was server.type.
+void read_old_words(Options& options, nbd::Address& address) {
+  const auto path = take(options, "path");
+  const auto host = take(options, "host");
+  const auto port = take(options, "port");
+  if (path && host) invalid("path and host may not be used at the same time");
+  if (!path && !host) invalid(port ? "port may not be used without host" : "NBD server address missing");
+  if (path && port) invalid("port may not be used without host");
+  if (path) {
+    address.transport = nbd::Transport::unix_socket;
+    address.socket = *path;
+  } else {
+    address.host = *host;
+    if (port) address.port = port_of(*port);
+  }
+}
+
+}  // namespace
+
+std::string take_nbd_uri(Options& options) {
+  nbd::Address address;
+  for (const char* name : {"tls-creds", "tls-hostname"}) {
+    if (!options.contains(name)) continue;
+    throw Error(ErrorKind::unsupported,
+                fmt::format("'{}': for TLS give an nbds:// or nbds+unix:// URI, with tls-certificates=DIR", name));
+  }
+  address.export_name = take(options, "export").value_or("");
+  const auto first = options.lower_bound("server.");
+  if (first != options.end() && first->first.starts_with("server.")) {
+    if (options.contains("path") || options.contains("host") || options.contains("port")) {
+      invalid("Cannot use 'server' and path/host/port at the same time");
+    }
+    read_server(options, address);
+  } else {
+    read_old_words(options, address);
+  }
+  for (const char* name : tuning) options.erase(name);
+  if (!options.empty()) {
+    invalid(fmt::format("Block protocol 'nbd' doesn't support the option '{}'", printable(options.begin()->first)));
+  }
+  return nbd::to_uri(address);
+}
+
+}  // namespace drydock::cli

@@ -1,20 +1,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sequential reads over NBD: nbdcopy URI null:, beside qemu-nbd and qemu-storage-daemon.
+"""The NBD server on a Unix socket, beside qemu-nbd, qemu-storage-daemon and, for raw files, nbdkit's file plugin:
+sequential reads (nbdcopy URI null:), random reads and writes (fio's nbd engine), and memory under many requests.
 
 Every server of a comparison runs for the whole of it, so that each side's caches are as warm as the others'; its CPU
-seconds are those of one copy, its memory the peak of its life.
+seconds are those of one run, its memory the peak of its life.
 """
 
+import json
 import pathlib
 import shlex
+import shutil
 import signal
+import socket as sockets
+import struct
 import subprocess
 import tempfile
+import time
 
 import lib
 
 # nbdcopy's own: requests in flight per connection stay at its default of 64.
 CLIENTS = [(connections, size) for connections in (1, 4) for size in (256 << 10, 1 << 20)]
+
+
+# Requests of fio: enough for seconds of work at the speeds of a page cache.
+RANDOM_READS = 200_000
+RANDOM_WRITES = 60_000
+
+# What 64 clients ask for at once, and do not take.
+CONNECTIONS, REQUESTS, REQUEST_SIZE = 64, 32, 1 << 20
 
 
 class NbdServer:
@@ -32,7 +46,10 @@ class NbdServer:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
     def _answers(self):
         return pathlib.Path(self.socket).exists() and subprocess.run(
@@ -41,18 +58,41 @@ class NbdServer:
     def uri(self):
         return f"nbd+unix:///?socket={self.socket}"
 
-    def copy(self, connections, size):
-        command = ["nbdcopy", f"--connections={connections}", f"--request-size={size}", self.uri(), "null:"]
+    def measured(self, work):
+        """What `work`, which returns its seconds, costs the server."""
         before, _ = lib.usage_of(self.process.pid)
-        seconds = lib.timed(command)
+        seconds = work()
         after, rss = lib.usage_of(self.process.pid)
         return lib.Measure(seconds, after - before, rss)
 
+    def copy(self, connections, size):
+        command = ["nbdcopy", f"--connections={connections}", f"--request-size={size}", self.uri(), "null:"]
+        return self.measured(lambda: lib.timed(command))
 
-def servers(drydock, path, image_format, folder):
-    """drydock first, then the peers, each in its documented settings that could be its best."""
+    def fio(self, pattern, block, depth, total):
+        """`total` bytes by requests of `block`; the seconds are fio's own, without its start."""
+        command = ["fio", "--name=nbd", "--ioengine=nbd", f"--uri={self.uri()}", f"--rw={pattern}", f"--bs={block}",
+                   f"--iodepth={depth}", f"--io_size={total}", "--randrepeat=1", "--norandommap", "--zero_buffers=0",
+                   "--output-format=json", "--thread"]
+
+        def work():
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise RuntimeError(f"{shlex.join(command)}: {done.stderr.strip()}")
+            job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+            return job["read" if "read" in pattern else "write"]["runtime"] / 1000
+
+        return self.measured(work)
+
+
+def our_server(drydock, path, image_format, folder, *words):
+    socket = f"{folder}/drydock"
+    return NbdServer("drydock", socket, [drydock, "serve", "-f", image_format, *words, "--socket", socket, path])
+
+
+def readers(path, image_format, folder):
+    """The peers, each in its documented settings that could be its best."""
     chain = ["-f", image_format]
-    ours = NbdServer("drydock", f"{folder}/drydock", [drydock, "serve", *chain, "--socket", f"{folder}/drydock", path])
     peers = []
     for number, settings in enumerate((["--aio=threads"], ["--aio=io_uring"], ["--aio=native", "--cache=none"])):
         socket = f"{folder}/qemu-nbd{number}"
@@ -65,14 +105,17 @@ def servers(drydock, path, image_format, folder):
         "--blockdev", f"driver={image_format},node-name=disk,file=file,read-only=on",
         "--nbd-server", f"addr.type=unix,addr.path={socket},max-connections=16",
         "--export", "type=nbd,id=export,node-name=disk,name=,writable=off"]))
-    return ours, peers
+    if image_format == "raw":
+        socket = f"{folder}/nbdkit"
+        peers.append(NbdServer("nbdkit file", socket, ["nbdkit", "-f", "-r", "-U", socket, "file", path]))
+    return peers
 
 
 def compare(bench, work, path, image_format, warm):
-    lib.need("nbdcopy", "nbdinfo", "qemu-nbd", "qemu-storage-daemon")
+    lib.need("nbdcopy", "nbdinfo", "nbdkit", "qemu-nbd", "qemu-storage-daemon")
     bench.data.warm(*warm)
     with tempfile.TemporaryDirectory() as folder:
-        ours, peers = servers(bench.drydock, path, image_format, folder)
+        ours, peers = our_server(bench.drydock, path, image_format, folder), readers(path, image_format, folder)
         with ours:
             for peer in peers:
                 with peer:
@@ -107,4 +150,91 @@ def chain(bench):
     compare(bench, "nbd chain", path, "qcow2", [path, path.replace("chain2", "chain1"), bench.data.qcow2()])
 
 
-BENCHMARKS = {"nbd-raw": raw, "nbd-qcow2": qcow2, "nbd-zlib": zlib, "nbd-zstd": zstd, "nbd-chain": chain}
+def random_reads(bench):
+    lib.need("fio", "nbdinfo", "nbdkit", "qemu-nbd", "qemu-storage-daemon")
+    for image_format, path in (("raw", bench.data.raw()), ("qcow2", bench.data.qcow2())):
+        bench.data.warm(path)
+        with tempfile.TemporaryDirectory() as folder:
+            ours = our_server(bench.drydock, path, image_format, folder)
+            with ours:
+                for peer in readers(path, image_format, folder):
+                    with peer:
+                        for depth in (1, 32):
+                            total = RANDOM_READS * 4096 // (4 if depth == 1 else 1)
+                            bench.compare(f"nbd {image_format}, 4 KiB random reads, depth {depth}",
+                                          lib.Side("drydock", lambda: ours.fio("randread", 4096, depth, total)),
+                                          lib.Side(peer.name, lambda: peer.fio("randread", 4096, depth, total)))
+
+
+def allocated(bench, path):
+    """A qcow2 image all of whose clusters are there."""
+    lib.timed(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(bench.data.size)])
+    step = 64 << 20
+    script = "".join(f"write -P {1 + offset // step % 255} {offset} {step}\n"
+                     for offset in range(0, bench.data.size, step))
+    lib.timed(["qemu-io", "-f", "qcow2", "--cache=unsafe", str(path)], input=script)
+
+
+def writes(bench):
+    lib.need("fio", "nbdinfo", "qemu-nbd", "qemu-io")
+    image = bench.data.made("allocated.qcow2", lambda path: allocated(bench, path))
+    with tempfile.TemporaryDirectory(dir=bench.data.folder) as folder:
+        copies = [f"{folder}/{name}.qcow2" for name in ("ours", "threads", "io_uring")]
+        for copy in copies:
+            shutil.copyfile(image, copy)
+        bench.data.warm(*copies)
+        ours = our_server(bench.drydock, copies[0], "qcow2", folder, "--rw")
+        peers = [NbdServer(f"qemu-nbd aio={aio}", f"{folder}/{aio}",
+                           ["qemu-nbd", "-t", "-e", "16", "-f", "qcow2", f"--aio={aio}", "-k", f"{folder}/{aio}", copy])
+                 for aio, copy in (("threads", copies[1]), ("io_uring", copies[2]))]
+        with ours:
+            for peer in peers:
+                with peer:
+                    for name, pattern, block, depth, total in (
+                            ("4 KiB random writes", "randwrite", 4096, 32, RANDOM_WRITES * 4096),
+                            ("1 MiB sequential writes", "write", 1 << 20, 16, bench.data.size)):
+                        bench.compare(f"nbd qcow2, {name}",
+                                      lib.Side("drydock", lambda: ours.fio(pattern, block, depth, total)),
+                                      lib.Side(peer.name, lambda: peer.fio(pattern, block, depth, total)))
+
+
+def asking_client(path):
+    """A connection with all its requests under way, none of whose answers are taken."""
+    client = sockets.socket(sockets.AF_UNIX)
+    client.connect(path)
+    client.recv(18, sockets.MSG_WAITALL)
+    client.sendall(struct.pack(">L8sLL", 3, b"IHAVEOPT", 1, 0))
+    client.recv(10, sockets.MSG_WAITALL)
+    for number in range(REQUESTS):
+        client.sendall(struct.pack(">LHHQQL", 0x25609513, 0, 0, number, number * REQUEST_SIZE, REQUEST_SIZE))
+    return client
+
+
+def memory(bench):
+    """The limit is 256 MiB. Seconds are those of the asking, and tell nothing."""
+    lib.need("nbdinfo", "qemu-nbd")
+    path = bench.data.zlib()
+    bench.data.warm(path)
+    with tempfile.TemporaryDirectory() as folder:
+        peer_socket = f"{folder}/qemu-nbd"
+
+        def once(server):
+            with server:
+                def work():
+                    clients = [asking_client(server.socket) for _ in range(CONNECTIONS)]
+                    start = time.monotonic()
+                    while time.monotonic() - start < 3:  # until the peak is reached
+                        time.sleep(0.1)
+                    for client in clients:
+                        client.close()
+                    return 3.0
+                return server.measured(work)
+
+        bench.compare(f"nbd zlib, {CONNECTIONS} conn. of {REQUESTS} requests, 1 MiB",
+                      lib.Side("drydock", lambda: once(our_server(bench.drydock, path, "qcow2", folder))),
+                      lib.Side("qemu-nbd", lambda: once(NbdServer("qemu-nbd", peer_socket, [
+                          "qemu-nbd", "-r", "-t", "-e", "0", "-f", "qcow2", "-k", peer_socket, path]))))
+
+
+BENCHMARKS = {"nbd-raw": raw, "nbd-qcow2": qcow2, "nbd-zlib": zlib, "nbd-zstd": zstd, "nbd-chain": chain,
+              "nbd-random": random_reads, "nbd-write": writes, "nbd-memory": memory}

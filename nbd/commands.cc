@@ -14,6 +14,8 @@ namespace {
 // What is not plain in a file is read to bring it into memory, in pieces of this size.
 constexpr size_t cache_piece = 256 << 10;
 constexpr size_t extents_per_call = 256;
+// Up to here a copy is quicker than waking another thread for it.
+constexpr uint64_t max_at_once = 32 << 10;
 
 struct Call {
   const Request& request;
@@ -89,6 +91,13 @@ Reply run_cache(const Call& call) {
 
 Reply run_status(const Call& call) { return run_block_status(call.request, call.agreement, call.payload); }
 
+bool is_in_place(const Disk& disk, GuestRange range) {
+  const std::vector<Extent> extents = disk.map(range, 1);
+  if (extents.empty() || extents.front().range.length < range.length) return false;
+  const Extent& extent = extents.front();
+  return extent.data && extent.depth == 0 && extent.file != nullptr && extent.file->descriptor() >= 0;
+}
+
 struct Runner {
   CommandType type;
   Reply (*run)(const Call& call);
@@ -102,6 +111,20 @@ constexpr std::array runners{
 };
 
 }  // namespace
+
+std::optional<Reply> run_at_once(const Request& request, const Agreement& agreement, BufferPool& buffers,
+                                 std::span<const std::byte> payload) {
+  if (request.is(CommandType::read)) {
+    if (!agreement.chosen->disk->writable()) return read_at_once(request, agreement, buffers);
+    if (request.length > max_at_once || !is_at_hand(request, agreement)) return std::nullopt;
+    return read_from_disk(request, agreement, buffers);
+  }
+  // Into the page cache, and where the disk has its place already. What is to be durable waits for the disk.
+  const bool small_write = request.is(CommandType::write) && !request.has(command_flag_fua) && request.length > 0 &&
+                           request.length <= max_at_once;
+  if (!small_write || !is_in_place(*agreement.chosen->disk, request.range())) return std::nullopt;
+  return run_write({request, agreement, buffers, payload});
+}
 
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
                   std::span<const std::byte> payload) {

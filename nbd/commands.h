@@ -20,9 +20,16 @@ namespace drydock::nbd {
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
                   std::span<const std::byte> payload);
 
-// A read's reply where that takes no waiting: the bytes lie plain in files that nobody here writes, and in the page
-// cache. Nothing otherwise.
+// The reply to a request that takes no waiting, as far as one can tell: small, and to bytes that lie plain in files and
+// in the page cache. Nothing otherwise. Throws Error for what fails.
+std::optional<Reply> run_at_once(const Request& request, const Agreement& agreement, BufferPool& buffers,
+                                 std::span<const std::byte> payload);
+
+// A read's reply where that takes no waiting, of any size: the bytes lie plain in files that nobody here writes, and in
+// the page cache. Nothing otherwise.
 std::optional<Reply> read_at_once(const Request& request, const Agreement& agreement, BufferPool& buffers);
+// Whether a read by way of the disk would most likely find all in memory.
+bool is_at_hand(const Request& request, const Agreement& agreement);
 
 // A read by way of the disk.
 Reply read_from_disk(const Request& request, const Agreement& agreement, BufferPool& buffers);

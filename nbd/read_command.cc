@@ -170,6 +170,16 @@ std::optional<Reply> read_at_once(const Request& request, const Agreement& agree
                   runs_of(extents, may_fragment(request, agreement)), fill);
 }
 
+bool is_at_hand(const Request& request, const Agreement& agreement) {
+  const Disk& disk = *agreement.chosen->disk;
+  const std::vector<Extent> extents = disk.map(request.range(), max_extents);
+  return !extents.empty() && extents.back().range.end() == request.range().end() &&
+         std::ranges::all_of(extents, [](const Extent& extent) {
+           const bool in_file = extent.data && extent.file != nullptr && extent.file->descriptor() >= 0;
+           return extent.zero || (in_file && starts_cached(extent));
+         });
+}
+
 Reply read_from_disk(const Request& request, const Agreement& agreement, BufferPool& buffers) {
   const Disk& disk = *agreement.chosen->disk;
   if (request.length == 0) return success_reply(reply_to(request, agreement));  // nothing to send at all

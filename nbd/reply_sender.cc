@@ -15,16 +15,31 @@ namespace {
 
 // Pieces that go out in one system call.
 constexpr size_t max_iovecs = 64;
+// Replies that may wait for others do so up to this many bytes: enough to make a system call worth it, and little
+// enough that the client has something to do meanwhile.
+constexpr uint64_t max_waiting = 64 << 10;
 constexpr std::chrono::microseconds linger_time{100};
 constexpr uint64_t linger_progress = 32 << 10;  // bytes within linger_time: 320 MB/s
 
 }  // namespace
 
-void ReplySender::push(Reply reply) {
+void ReplySender::push(Reply reply, bool may_wait) {
+  uint64_t length = 0;
+  for (const Piece& piece : reply.pieces) length += piece.length;
   {
     const std::lock_guard lock(mutex_);
+    waiting_ += length;
     queue_.push_back(std::move(reply));
-    if (sending_) return;
+    if (sending_ || (may_wait && waiting_ < max_waiting)) return;
+    sending_ = true;
+  }
+  run();
+}
+
+void ReplySender::flush() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (sending_ || queue_.empty()) return;
     sending_ = true;
   }
   run();
@@ -47,6 +62,7 @@ bool ReplySender::next_batch() {
   if (!batch_.empty()) return true;
   const std::lock_guard lock(mutex_);
   std::swap(batch_, queue_);
+  waiting_ = 0;
   sending_ = !batch_.empty();
   return sending_;
 }

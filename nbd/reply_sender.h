@@ -4,7 +4,7 @@
 // reply while nobody is sending becomes the sender and goes on until the queue or the room in the socket is used up.
 // In the second case the event loop sends on when there is room again.
 //
-// Thread-safety: push() and fail() from any thread. Callbacks come from the thread that sends, without locks held.
+// Thread-safety: push() and flush() from any thread. Callbacks come from the thread that sends, without locks held.
 
 #pragma once
 
@@ -27,7 +27,10 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
 
   ReplySender(std::shared_ptr<Stream> stream, Events events) : stream_(std::move(stream)), events_(std::move(events)) {}
 
-  void push(Reply reply);
+  // With `may_wait` it may stay until more replies have come, or flush().
+  void push(Reply reply, bool may_wait = false);
+  // Sends what waits.
+  void flush();
   // Sends into another stream from now on. All that was pushed is done.
   void use(std::shared_ptr<Stream> stream) { stream_ = std::move(stream); }
 
@@ -48,8 +51,9 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   std::shared_ptr<Stream> stream_;
   Events events_;
 
-  std::mutex mutex_;  // guards the two below; held for moments
+  std::mutex mutex_;  // guards the three below; held for moments
   std::deque<Reply> queue_;
+  uint64_t waiting_ = 0;  // bytes in the queue
   bool sending_ = false;
 
   // The sender's own: replies taken off the queue, and how far the first of them got.

@@ -85,6 +85,7 @@ class Server::Core {
       : exports_(std::move(exports)),
         options_(options),
         memory_(options.limits.total_memory),
+        lingering_(thread_count(options.threads) / 2),
         credentials_(options.tls.mode == TlsMode::off ? nullptr : std::make_shared<TlsCredentials>(options.tls)),
         listener_(std::move(listener)),
         strand_(asio::make_strand(loop_)),
@@ -174,8 +175,8 @@ class Server::Core {
     try {
       if (sessions_.size() >= options_.limits.connections) return turn_away(socket.get());
       session = std::make_shared<Session>(
-          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, options_.tls, credentials_, options_.log,
-                         options_.metrics.get()},
+          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, lingering_, options_.tls, credentials_,
+                         options_.log, options_.metrics.get()},
           std::move(socket), ++clients_, [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
       session->start();
@@ -259,6 +260,7 @@ class Server::Core {
   const ServerOptions options_;
   MemoryAccount memory_;
   BufferPool buffers_;
+  Lingering lingering_;
   const std::shared_ptr<const TlsCredentials> credentials_;
   Listener listener_;
 

@@ -148,11 +148,20 @@ void Session::finish_tls() {
   handshake_.finish_tls(may_come_in ? "" : fmt::format("'{}' is not allowed in here", printable(peer.name)));
 }
 
+// Requests that have arrived together are answered together.
 void Session::read_requests() {
+  take_requests();
+  sender_->flush();
+}
+
+void Session::take_requests() {
   for (;;) {
     if (aborted_ || draining_) return stop_reading();
     if (const Arrival arrival = receive_header(); arrival != Arrival::ready) {
-      return arrival == Arrival::later ? wait_readable() : stop_reading();
+      if (arrival == Arrival::never) return stop_reading();
+      sender_->flush();
+      if (context_.lingering.wait_for(socket_->descriptor())) continue;
+      return wait_readable();
     }
     if (!admitted_ && !admit(memory_of(*request_), context_.limits.requests_per_connection)) return;
     admitted_ = true;
@@ -170,20 +179,19 @@ void Session::read_requests() {
 bool Session::serve(const Request& request, Buffer payload) {
   const Agreement& agreement = handshake_.agreement();
   if (refusal_) {
-    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request);
+    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request, more_at_hand());
     return true;
   }
-  if (request.is(CommandType::read)) {
-    try {
-      if (auto reply = read_at_once(request, agreement, context_.buffers)) {
-        answer(std::move(*reply), request);
-        return true;
-      }
-    } catch (const Error& error) {
-      answer(error_reply(reply_to(request, agreement), error), request);
+  try {
+    if (auto reply = run_at_once(request, agreement, context_.buffers, payload.bytes())) {
+      answer(std::move(*reply), request, more_at_hand());
       return true;
     }
+  } catch (const Error& error) {
+    answer(error_reply(reply_to(request, agreement), error), request, more_at_hand());
+    return true;
   }
+  sender_->flush();
   pass_reading_role();
   answer(run_command(request, agreement, context_.buffers, payload.bytes()), request);
   return false;
@@ -262,8 +270,7 @@ void Session::wait_readable() {
 
 // From here on the caller must not touch what belongs to the role.
 void Session::pass_reading_role() {
-  const size_t header_size = request_header_size(handshake_.agreement());
-  if (unread().size() < header_size && !stream_->holds_received()) return wait_readable();
+  if (!more_at_hand() && !stream_->holds_received()) return wait_readable();
   proceed_later();
 }
 
@@ -294,13 +301,15 @@ bool Session::admit(uint64_t bytes, size_t most_requests) {
   return true;
 }
 
-void Session::answer(Reply reply, const Request& request) {
+bool Session::more_at_hand() const { return unread().size() >= request_header_size(handshake_.agreement()); }
+
+void Session::answer(Reply reply, const Request& request, bool may_wait) {
   reply.admitted = memory_of(request);
   reply.account.is_request = true;
   reply.account.type = request.type;
   reply.account.bytes = request.memory();
   reply.account.arrived = request.arrived;
-  sender_->push(std::move(reply));
+  sender_->push(std::move(reply), may_wait);
 }
 
 void Session::answer_option(Bytes bytes) {

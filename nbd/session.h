@@ -25,6 +25,7 @@
 
 #include "nbd/buffer_pool.h"
 #include "nbd/handshake.h"
+#include "nbd/lingering.h"
 #include "nbd/reply_sender.h"
 #include "nbd/request.h"
 #include "nbd/server_limits.h"
@@ -42,6 +43,7 @@ struct SessionContext {
   const Limits& limits;
   MemoryAccount& memory;
   BufferPool& buffers;
+  Lingering& lingering;
   const TlsOptions& tls;
   std::shared_ptr<const TlsCredentials> credentials;  // null without TLS
   const Log& log;
@@ -72,6 +74,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool start_tls();
   void finish_tls();
   void read_requests();
+  void take_requests();
   bool serve(const Request& request, Buffer payload);
 
   Arrival receive_input();
@@ -86,8 +89,9 @@ class Session : public std::enable_shared_from_this<Session> {
   void pass_reading_role();
   void stop_reading();
 
+  bool more_at_hand() const;
   bool admit(uint64_t bytes, size_t most_requests);
-  void answer(Reply reply, const Request& request);
+  void answer(Reply reply, const Request& request, bool may_wait = false);
   void answer_option(Bytes bytes);
   void on_reply_done(const Reply& reply);
   void release(uint64_t bytes);

@@ -99,8 +99,8 @@ class MetricsEndpoint::Visitor : public std::enable_shared_from_this<Visitor> {
   std::string response_;
 };
 
-MetricsEndpoint::MetricsEndpoint(const Strand& strand, Listener listener, std::shared_ptr<const Metrics> metrics)
-    : strand_(strand), listener_(std::move(listener)), metrics_(std::move(metrics)) {
+MetricsEndpoint::MetricsEndpoint(Strand strand, Listener listener, std::shared_ptr<const Metrics> metrics)
+    : strand_(std::move(strand)), listener_(std::move(listener)), metrics_(std::move(metrics)) {
   for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
 }
 

@@ -23,7 +23,7 @@ class MetricsEndpoint {
  public:
   using Strand = boost::asio::strand<boost::asio::io_context::executor_type>;
 
-  MetricsEndpoint(const Strand& strand, Listener listener, std::shared_ptr<const Metrics> metrics);
+  MetricsEndpoint(Strand strand, Listener listener, std::shared_ptr<const Metrics> metrics);
 
   // From the strand, or before the loop runs.
   void start();

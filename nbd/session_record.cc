@@ -74,7 +74,8 @@ void SessionRecord::ends(std::string_view why, TurnedAway reason) {
 
 void SessionRecord::done(const Reply& reply) {
   const ReplyAccount& account = reply.account;
-  if (!account.is_request) return;
+  const bool wanted = log_ || metrics_ != nullptr;
+  if (!account.is_request || !wanted) return;
   requests_.fetch_add(1, relaxed);
   if (account.failed) {
     failed_.fetch_add(1, relaxed);

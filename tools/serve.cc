@@ -32,7 +32,7 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
   if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
   std::optional<NbdDevice> device;
   if (const auto path = invocation.options.value("connect")) device.emplace(*path);
-  confine(invocation, served, server);
+  confine(invocation, served, server, options.log);
   server.start();
   // The kernel's client is a client like others; when it lets go there is nothing left to serve.
   std::jthread kernel;

@@ -35,13 +35,13 @@ std::vector<OptionSpec> sandbox_options() {
   };
 }
 
-void confine(const Invocation& invocation, const Served& served, const nbd::Server& server) {
+void confine(const Invocation& invocation, const Served& served, const nbd::Server& server, const nbd::Log& log) {
   if (invocation.options.has("no-sandbox")) return;
   SandboxNeeds needs{.paths = served.on_demand, .administration = invocation.options.has("connect")};
   add_traces(invocation, server, needs.paths);
-  const std::vector<std::string> lacking = enter_sandbox(needs);
-  if (!invocation.options.has("verbose")) return;
-  for (const std::string& line : lacking) invocation.warn(line);
+  for (const std::string& line : enter_sandbox(needs)) {
+    if (log) log(line);
+  }
 }
 
 }  // namespace drydock::cli

@@ -16,7 +16,7 @@ namespace drydock::cli {
 std::vector<OptionSpec> sandbox_options();
 
 // Gives up what serving does not need, unless --no-sandbox is given. For the thread that starts all others, before it
-// does. With --verbose it is told what this kernel does without.
-void confine(const Invocation& invocation, const Served& served, const nbd::Server& server);
+// does. What this kernel does without goes to `log`, if there is one.
+void confine(const Invocation& invocation, const Served& served, const nbd::Server& server, const nbd::Log& log);
 
 }  // namespace drydock::cli

@@ -21,6 +21,7 @@
 #include <fstream>
 
 #include "nbd/session.h"
+#include "src/error.h"
 #include "src/file_storage.h"
 #include "src/memory_storage.h"
 #include "src/raw_disk.h"
@@ -133,8 +134,9 @@ class Connection {
     std::array<int, 2> ends{};
     require(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) == 0, "no sockets");
     client_ = UniqueFd(ends[0]);
-    session_ = std::make_shared<Session>(SessionContext{loop_, exports, limits_, memory_, buffers_, tls_, nullptr},
-                                         UniqueFd(ends[1]), [this](const std::shared_ptr<Session>&) { ended_ = true; });
+    session_ = std::make_shared<Session>(
+        SessionContext{loop_, exports, limits_, memory_, buffers_, tls_, nullptr, log_, &metrics_}, UniqueFd(ends[1]),
+        1, [this](const std::shared_ptr<Session>&) { ended_ = true; });
   }
 
   // All that the server says.
@@ -179,6 +181,8 @@ class Connection {
   MemoryAccount memory_{limits_.total_memory};
   BufferPool buffers_;
   TlsOptions tls_;
+  const Log log_ = [](const std::string& line) { require(printable(line) == line, "an unprintable line of the log"); };
+  Metrics metrics_;
   boost::asio::io_context loop_{1};
   UniqueFd client_;
   std::shared_ptr<Session> session_;

@@ -40,9 +40,14 @@ void Disk::check_writable() const {
 }
 
 void for_each_extent(const Disk& disk, GuestRange range, const std::function<void(const Extent&)>& visit) {
+  for_each_extent_above(UINT_MAX, disk, range, visit);
+}
+
+void for_each_extent_above(unsigned depth, const Disk& disk, GuestRange range,
+                           const std::function<void(const Extent&)>& visit) {
   std::optional<Extent> pending;
   while (range.length > 0) {
-    for (const Extent& extent : disk.map(range, extents_per_call)) {
+    for (const Extent& extent : disk.map_above(depth, range, extents_per_call)) {
       if (pending && pending->continues_into(extent)) {
         pending->range.length += extent.range.length;
       } else {

@@ -69,6 +69,11 @@ class Disk {
   // The state of a prefix of `range`, in order, without gaps: at least one extent unless the range is empty, at most
   // `max_extents` (at least 1). Call again from where it stopped. Neighbours may be in the same state.
   virtual std::vector<Extent> map(GuestRange range, size_t max_extents) const = 0;
+  // The same of the layers above the one `depth` (at least 1) deep in the backing chain: of what those leave to it, it
+  // is only told that it is `depth` deep and more, which saves asking there.
+  virtual std::vector<Extent> map_above(unsigned /*depth*/, GuestRange range, size_t max_extents) const {
+    return map(range, max_extents);
+  }
 
  protected:
   // For implementations: throws out_of_range / read_only.
@@ -78,6 +83,9 @@ class Disk {
 
 // Calls `visit(const Extent&)` for every extent of `range`, neighbours in the same state merged into one.
 void for_each_extent(const Disk& disk, GuestRange range, const std::function<void(const Extent&)>& visit);
+// The same with Disk::map_above().
+void for_each_extent_above(unsigned depth, const Disk& disk, GuestRange range,
+                           const std::function<void(const Extent&)>& visit);
 
 inline GuestRange whole(const Disk& disk) { return {GuestOffset{0}, disk.size()}; }
 

@@ -14,9 +14,9 @@ constexpr uint64_t piece_bytes = 4 << 20;   // what a thread takes on at a time
 constexpr uint64_t buffer_bytes = 1 << 20;  // each thread has one
 
 void copy(const Disk& top, Disk& base, GuestRange range, std::vector<std::byte>& buffer) {
+  buffer.resize(buffer_bytes);
   while (range.length > 0) {
     const uint64_t step = std::min(range.length, buffer_bytes - range.start.value() % buffer_bytes);
-    buffer.resize(buffer_bytes);
     const auto part = std::span(buffer).first(step);
     top.read(range.start, part);
     base.write(range.start, part);
@@ -37,8 +37,8 @@ void clear(Disk& base, GuestRange range) {
 
 void commit_layers(const Disk& top, unsigned depth, Disk& base, const std::function<void(uint64_t)>& progress) {
   for_each_piece(whole(top), piece_bytes, [&](GuestRange range) {
-    std::vector<std::byte> buffer;
-    for_each_extent(top, range, [&](const Extent& extent) {
+    thread_local std::vector<std::byte> buffer;
+    for_each_extent_above(depth, top, range, [&](const Extent& extent) {
       if (!extent.present) return clear(base, extent.range);
       if (extent.depth >= depth) return;
       if (extent.zero) return base.zero(extent.range, false);

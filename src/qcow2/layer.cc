@@ -14,9 +14,8 @@ Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::s
       tables(std::move(table_cache)),
       decoded(header.cluster_size()) {}
 
-bool Layer::metadata_preallocated() const {
-  // While the image is written to, data clusters whose bytes have not been written may be holes.
-  if (storage->writable()) return true;
+bool Layer::may_have_holes() const {
+  if (written_to_.load(std::memory_order_relaxed)) return true;
   std::call_once(preallocation_once_, [this] { preallocated_ = is_metadata_preallocated(*storage, header); });
   return preallocated_;
 }

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -19,8 +20,10 @@ namespace drydock::qcow2 {
 struct Layer {
   Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::shared_ptr<TableCache> table_cache);
 
-  // See is_metadata_preallocated(); found out once, when the first map is asked for.
-  bool metadata_preallocated() const;
+  // Whether data clusters may be holes in the file, which read as zeros: see is_metadata_preallocated(), found out
+  // once, when the first map is asked for. So they may as soon as the image is written to.
+  bool may_have_holes() const;
+  void written_to() const { written_to_.store(true, std::memory_order_relaxed); }
 
   std::shared_ptr<Storage> storage;
   std::shared_ptr<Storage> data_storage;  // the external data file, or `storage`
@@ -33,6 +36,7 @@ struct Layer {
  private:
   mutable std::once_flag preallocation_once_;
   mutable bool preallocated_ = false;
+  mutable std::atomic<bool> written_to_ = false;
 };
 
 }  // namespace drydock::qcow2

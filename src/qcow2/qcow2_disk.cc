@@ -3,6 +3,7 @@
 #include "src/qcow2/qcow2_disk.h"
 
 #include <algorithm>
+#include <climits>
 
 #include "src/error.h"
 #include "src/qcow2/compression.h"
@@ -86,6 +87,10 @@ void Qcow2Disk::read_backing(GuestOffset offset, std::span<std::byte> buffer) co
 }
 
 std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
+  return map_above(UINT_MAX, range, max_extents);
+}
+
+std::vector<Extent> Qcow2Disk::map_above(unsigned depth, GuestRange range, size_t max_extents) const {
   check_range(range);
   std::vector<Extent> extents;
   while (range.length > 0 && extents.size() < max_extents) {
@@ -94,7 +99,7 @@ std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
     switch (mapping.state) {
       case ClusterState::unallocated:
       case ClusterState::reserved:
-        map_backing(mapping, here.start, max_extents, extents);
+        map_backing(mapping, depth, here.start, max_extents, extents);
         break;
       case ClusterState::zero_plain:
         extents.push_back({.range = here, .present = true, .zero = true});
@@ -117,7 +122,7 @@ std::vector<Extent> Qcow2Disk::map(GuestRange range, size_t max_extents) const {
   return extents;
 }
 
-void Qcow2Disk::map_backing(const Mapping& mapping, GuestOffset start, size_t max_extents,
+void Qcow2Disk::map_backing(const Mapping& mapping, unsigned depth, GuestOffset start, size_t max_extents,
                             std::vector<Extent>& extents) const {
   const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
   if (start.value() >= backing_size) {
@@ -126,7 +131,11 @@ void Qcow2Disk::map_backing(const Mapping& mapping, GuestOffset start, size_t ma
     return;
   }
   const GuestRange below{start, std::min(mapping.length, backing_size - start.value())};
-  for (Extent extent : layer_->backing->map(below, max_extents - extents.size())) {
+  if (depth <= 1) {
+    extents.push_back({.range = below, .present = true, .depth = 1});
+    return;
+  }
+  for (Extent extent : layer_->backing->map_above(depth - 1, below, max_extents - extents.size())) {
     ++extent.depth;
     extents.push_back(extent);
   }
@@ -136,7 +145,7 @@ void Qcow2Disk::map_backing(const Mapping& mapping, GuestOffset start, size_t ma
 void Qcow2Disk::map_data(const Mapping& mapping, GuestOffset start, size_t max_extents,
                          std::vector<Extent>& extents) const {
   const Storage* file = layer_->data_storage.get();
-  const bool look_below = layer_->metadata_preallocated();
+  const bool look_below = layer_->may_have_holes();
   for (uint64_t done = 0; done < mapping.length && extents.size() < max_extents;) {
     StorageExtent piece{mapping.length - done, false};
     if (look_below) {

@@ -25,6 +25,7 @@ class Qcow2Disk final : public Disk {
   void set_size(uint64_t bytes) { size_ = bytes; }
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+  std::vector<Extent> map_above(unsigned depth, GuestRange range, size_t max_extents) const override;
 
  private:
   void read_mapped(const Mapping& mapping, GuestOffset offset, std::span<std::byte> buffer) const;
@@ -33,7 +34,8 @@ class Qcow2Disk final : public Disk {
   void read_backing(GuestOffset offset, std::span<std::byte> buffer) const;
   void decode(const CompressedData& data, GuestOffset offset, std::span<std::byte> cluster) const;
 
-  void map_backing(const Mapping& mapping, GuestOffset start, size_t max_extents, std::vector<Extent>& extents) const;
+  void map_backing(const Mapping& mapping, unsigned depth, GuestOffset start, size_t max_extents,
+                   std::vector<Extent>& extents) const;
   void map_data(const Mapping& mapping, GuestOffset start, size_t max_extents, std::vector<Extent>& extents) const;
 
   std::shared_ptr<const Layer> layer_;

@@ -54,6 +54,7 @@ void WritableDisk::close() {
 
 void WritableDisk::exclusively(const std::function<void()>& change) {
   check_open();
+  layer_->written_to();
   catch_up();
   const IoGate::Closure closure(*gate_);
   metadata_->check_usable();
@@ -137,8 +138,12 @@ void WritableDisk::read(GuestOffset offset, std::span<std::byte> buffer) const {
 }
 
 std::vector<Extent> WritableDisk::map(GuestRange range, size_t max_extents) const {
+  return map_above(UINT_MAX, range, max_extents);
+}
+
+std::vector<Extent> WritableDisk::map_above(unsigned depth, GuestRange range, size_t max_extents) const {
   const IoGate::Pass pass(*gate_);
-  return reader_.map(range, max_extents);
+  return reader_.map_above(depth, range, max_extents);
 }
 
 void WritableDisk::flush() {
@@ -149,6 +154,7 @@ void WritableDisk::flush() {
 // Before each change, without a pass.
 void WritableDisk::make_room() {
   check_open();
+  layer_->written_to();
   catch_up();
   if (metadata_->wants_commit()) metadata_->commit();
 }

@@ -58,6 +58,7 @@ class WritableDisk final : public Disk {
   bool writable() const override { return true; }
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+  std::vector<Extent> map_above(unsigned depth, GuestRange range, size_t max_extents) const override;
 
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void write_compressed(GuestOffset offset, std::span<const std::byte> data) override;

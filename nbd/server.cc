@@ -88,6 +88,7 @@ class Server::Core {
         lingering_(thread_count(options.threads) / 2),
         credentials_(options.tls.mode == TlsMode::off ? nullptr : std::make_shared<TlsCredentials>(options.tls)),
         listener_(std::move(listener)),
+        readiness_(loop_),
         strand_(asio::make_strand(loop_)),
         signals_(strand_),
         pause_(strand_),
@@ -107,6 +108,7 @@ class Server::Core {
     for (auto& door : doors_) wait_at(door);
     if (metrics_endpoint_) metrics_endpoint_->start();
     keep_house();
+    readiness_.start();
     for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
       threads_.emplace_back([this] {
         block_sigpipe();
@@ -175,8 +177,8 @@ class Server::Core {
     try {
       if (sessions_.size() >= options_.limits.connections) return turn_away(socket.get());
       session = std::make_shared<Session>(
-          SessionContext{loop_, *exports_, options_.limits, memory_, buffers_, lingering_, options_.tls, credentials_,
-                         options_.log, options_.metrics.get()},
+          SessionContext{loop_, readiness_, *exports_, options_.limits, memory_, buffers_, lingering_, options_.tls,
+                         credentials_, options_.log, options_.metrics.get()},
           std::move(socket), ++clients_, [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
       session->start();
@@ -253,6 +255,7 @@ class Server::Core {
     grace_.cancel();
     error_code ignored;
     signals_.cancel(ignored);
+    readiness_.stop();
     work_.reset();
   }
 
@@ -266,6 +269,7 @@ class Server::Core {
 
   asio::io_context loop_;
   asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
+  Readiness readiness_;
   asio::strand<asio::io_context::executor_type> strand_;
 
   // The strand's.

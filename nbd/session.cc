@@ -20,7 +20,7 @@ constexpr size_t input_size = 4096;
 Session::Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended)
     : context_(context),
       ended_(std::move(ended)),
-      socket_(std::make_shared<Socket>(context.loop, std::move(socket))),
+      socket_(std::make_shared<Socket>(context.readiness, std::move(socket))),
       record_(context.log, context.metrics, number, socket_->descriptor()),
       handshake_timer_(context.loop),
       stream_(std::make_shared<PlainStream>(socket_)),

@@ -39,6 +39,7 @@ namespace drydock::nbd {
 // What the sessions of a server share; outlives them.
 struct SessionContext {
   boost::asio::io_context& loop;
+  Readiness& readiness;
   const ExportCatalog& exports;
   const Limits& limits;
   MemoryAccount& memory;

@@ -21,13 +21,11 @@ UniqueFd duplicate(int descriptor) {
 
 }  // namespace
 
-Socket::Socket(boost::asio::io_context& loop, UniqueFd socket)
-    : reading_(loop, socket.release()),
-      writing_(loop, duplicate(reading_.native_handle()).release()),
-      descriptor_(reading_.native_handle()) {}
+Socket::Socket(Readiness& readiness, UniqueFd socket)
+    : reading_(readiness, std::move(socket)), writing_(readiness, duplicate(reading_.descriptor())) {}
 
-void Socket::shut_reading() { ::shutdown(descriptor_, SHUT_RD); }
+void Socket::shut_reading() { ::shutdown(descriptor(), SHUT_RD); }
 
-void Socket::shut() { ::shutdown(descriptor_, SHUT_RDWR); }
+void Socket::shut() { ::shutdown(descriptor(), SHUT_RDWR); }
 
 }  // namespace drydock::nbd

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// A connection's socket in the event loop, as two descriptors of it: one to wait on until there is something to read,
+// A connection's socket, as two descriptors of it: one to wait on until there is something to read,
 // one until there is room to send. So the reading and the sending role wait at the same time without a lock.
 //
 // Thread-safety: wait_readable() by one thread at a time, wait_writable() likewise; the rest by any thread.
@@ -8,10 +8,11 @@
 
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
+#include <sys/epoll.h>
+
 #include <utility>
 
+#include "nbd/readiness.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -19,19 +20,13 @@ namespace drydock::nbd {
 class Socket {
  public:
   // `socket` is nonblocking. Throws where there are no descriptors left.
-  Socket(boost::asio::io_context& loop, UniqueFd socket);
+  Socket(Readiness& readiness, UniqueFd socket);
 
-  int descriptor() const { return descriptor_; }
+  int descriptor() const { return reading_.descriptor(); }
 
   // Calls `then()` once, from the event loop.
-  template <class Then>
-  void wait_readable(Then then) {
-    wait(reading_, Descriptor::wait_read, std::move(then));
-  }
-  template <class Then>
-  void wait_writable(Then then) {
-    wait(writing_, Descriptor::wait_write, std::move(then));
-  }
+  void wait_readable(std::function<void()> then) { reading_.wait(EPOLLIN, std::move(then)); }
+  void wait_writable(std::function<void()> then) { writing_.wait(EPOLLOUT, std::move(then)); }
 
   // What has arrived is the last that there is to read.
   void shut_reading();
@@ -39,17 +34,8 @@ class Socket {
   void shut();
 
  private:
-  using Descriptor = boost::asio::posix::stream_descriptor;
-
-  template <class Then>
-  static void wait(Descriptor& descriptor, Descriptor::wait_type what, Then then) {
-    descriptor.async_wait(what,
-                          [then = std::move(then)](const boost::system::error_code&) mutable { std::move(then)(); });
-  }
-
-  Descriptor reading_;
-  Descriptor writing_;
-  const int descriptor_;
+  Readiness::Waiter reading_;
+  Readiness::Waiter writing_;
 };
 
 }  // namespace drydock::nbd

@@ -134,9 +134,20 @@ class Connection {
     std::array<int, 2> ends{};
     require(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) == 0, "no sockets");
     client_ = UniqueFd(ends[0]);
-    session_ = std::make_shared<Session>(
-        SessionContext{loop_, exports, limits_, memory_, buffers_, tls_, nullptr, log_, &metrics_}, UniqueFd(ends[1]),
-        1, [this](const std::shared_ptr<Session>&) { ended_ = true; });
+    readiness_.start();
+    const SessionContext context{.loop = loop_,
+                                 .readiness = readiness_,
+                                 .exports = exports,
+                                 .limits = limits_,
+                                 .memory = memory_,
+                                 .buffers = buffers_,
+                                 .lingering = lingering_,
+                                 .tls = tls_,
+                                 .credentials = nullptr,
+                                 .log = log_,
+                                 .metrics = &metrics_};
+    session_ = std::make_shared<Session>(context, UniqueFd(ends[1]), 1,
+                                         [this](const std::shared_ptr<Session>&) { ended_ = true; });
   }
 
   // All that the server says.
@@ -180,10 +191,12 @@ class Connection {
   Limits limits_;
   MemoryAccount memory_{limits_.total_memory};
   BufferPool buffers_;
+  Lingering lingering_{0};  // one thread does everything
   TlsOptions tls_;
   const Log log_ = [](const std::string& line) { require(printable(line) == line, "an unprintable line of the log"); };
   Metrics metrics_;
   boost::asio::io_context loop_{1};
+  Readiness readiness_{loop_};
   UniqueFd client_;
   std::shared_ptr<Session> session_;
 };

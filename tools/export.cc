@@ -64,8 +64,9 @@ std::function<timespec()> modification_time_of(const std::shared_ptr<const Image
   };
 }
 
-int run_export(Invocation& invocation) {
-  if (invocation.arguments.size() != 2) usage_error("Expecting an image file name and a folder to mount on");
+// Until the end, once `ready` was told that the files are there. The image is opened by the process that serves it: a
+// parent that had it open, too, would end the writing as it goes.
+void serve(const Invocation& invocation, const std::string& directory, const ReadyCallback& ready) {
   const std::string& path = invocation.arguments[0];
   OpenOptions open_options = parse_open_options(invocation.options);
   open_options.scratch = invocation.options.has("snapshot");
@@ -82,17 +83,19 @@ int run_export(Invocation& invocation) {
       .allow_other = invocation.options.has("allow-other"),
       .modified = modification_time_of(image),
   };
+  const StopSignals signals;
+  fuse::Mount(directory, fuse::Tree(files_of(views)), options).serve(signals.descriptor(), ready);
+  image->close();
+}
+
+int run_export(Invocation& invocation) {
+  if (invocation.arguments.size() != 2) usage_error("Expecting an image file name and a folder to mount on");
   // The background's working folder is another one.
   const std::string directory = std::filesystem::absolute(invocation.arguments[1]).string();
-  const auto serve = [&](const ReadyCallback& ready) {
-    const StopSignals signals;
-    fuse::Mount(directory, fuse::Tree(files_of(views)), options).serve(signals.descriptor(), ready);
-    image->close();
-  };
   if (invocation.options.has("foreground")) {
-    serve([] { return true; });
+    serve(invocation, directory, [] { return true; });
   } else {
-    run_in_background(serve);
+    run_in_background([&](const ReadyCallback& ready) { serve(invocation, directory, ready); });
   }
   return 0;
 }

@@ -113,8 +113,8 @@ class Image {
   // Marks in `target` what a bitmap of `source`, this image or one of the same size, has marked.
   virtual void merge_bitmap(const std::string& target, const Image& source, const std::string& source_name);
 
-  // What a bitmap marks: of an image open for writing as it is whenever it is asked, else as it is in the file. The bits
-  // live on when the image goes.
+  // What a bitmap marks: of an image open for writing as it is whenever it is asked, else as it is in the file. The
+  // bits live on when the image goes.
   virtual std::shared_ptr<const DirtyRanges> dirty_ranges(const std::string& name) const;
 
   // The image below; null for none, and for an image opened metadata_only.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// Storage: a growable store of bytes that an image lives in. A file, a block device, memory, an export of an NBD server.
+// Storage: a growable store of bytes that an image lives in. A file, a block device, memory, an export of an NBD
+// server.
 //
 // Thread-safety: every method may be called from any thread at any time. Concurrent writes to overlapping ranges give
 // either's bytes; everything else is as if done one after the other.

@@ -51,7 +51,8 @@ TEST_F(GuestOptions, format_and_blocksize_hold_for_the_images_behind_them) {
 TEST_F(GuestOptions, say_what_is_wrong_with_the_images) {
   EXPECT_THAT(test::error_of([&] { parse_drives(parsed({})); }).what(), HasSubstr("-a IMAGE"));
   EXPECT_THAT(test::error_of([&] { parse_drives(parsed({"domain=web"})); }).what(), HasSubstr("virsh domblklist web"));
-  EXPECT_THAT(test::error_of([&] { parse_drives(parsed({"add=ssh://host/x"})); }).what(), HasSubstr("of URIs only those of NBD"));
+  EXPECT_THAT(test::error_of([&] { parse_drives(parsed({"add=ssh://host/x"})); }).what(),
+              HasSubstr("of URIs only those of NBD"));
   EXPECT_THAT(test::error_of([&] {
                 parse_drives(parsed({"blocksize=1024", "add=x"}));
               }).what(),

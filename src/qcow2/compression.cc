@@ -9,9 +9,13 @@
 #include <algorithm>
 #include <memory>
 
+#include "src/qcow2/compressibility.h"
+
 namespace drydock::qcow2 {
 
 namespace {
+
+constexpr int usual_level = 6;  // zlib's default, and QEMU's
 
 struct FreeDeflate {
   void operator()(libdeflate_decompressor* decoder) const { libdeflate_free_decompressor(decoder); }
@@ -60,14 +64,25 @@ bool decompress_zstd(std::span<const std::byte> input, std::span<std::byte> clus
   return true;
 }
 
+// zlib's levels: as QEMU's, for what has nothing to be found in it, and for what needs no looking.
+int level_for(Compressibility piece) {
+  switch (piece) {
+    case Compressibility::none:
+      return Z_NO_COMPRESSION;
+    case Compressibility::zeros:
+      return Z_BEST_SPEED;
+    default:
+      return usual_level;
+  }
+}
+
 // libdeflate, which decodes so well, cannot keep its window to 12 bits; zlib can.
 class Deflater {
  public:
   Deflater() {
     constexpr int window_bits = -12;  // negative: raw deflate
     constexpr int most_memory = 9;
-    usable_ =
-        deflateInit2(&stream_, Z_DEFAULT_COMPRESSION, Z_DEFLATED, window_bits, most_memory, Z_DEFAULT_STRATEGY) == Z_OK;
+    usable_ = deflateInit2(&stream_, usual_level, Z_DEFLATED, window_bits, most_memory, Z_DEFAULT_STRATEGY) == Z_OK;
   }
   Deflater(const Deflater&) = delete;
   Deflater& operator=(const Deflater&) = delete;
@@ -77,15 +92,38 @@ class Deflater {
 
   std::optional<size_t> encode(std::span<const std::byte> cluster, std::span<std::byte> output) {
     if (!usable_ || deflateReset(&stream_) != Z_OK) return std::nullopt;
-    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(cluster.data()));
-    stream_.avail_in = static_cast<uInt>(cluster.size());
+    stream_.avail_in = 0;
     stream_.next_out = reinterpret_cast<Bytef*>(output.data());
     stream_.avail_out = static_cast<uInt>(output.size());
-    if (deflate(&stream_, Z_FINISH) != Z_STREAM_END) return std::nullopt;
+    judge_.begin(cluster);
+    size_t done = 0;
+    Compressibility now = judge_.judge(0);
+    while (done < cluster.size()) {
+      // Pieces of one kind in a row.
+      size_t end = done + CompressibilityJudge::piece_size;
+      Compressibility next = now;
+      while (end < cluster.size() && (next = judge_.judge(end)) == now) end += CompressibilityJudge::piece_size;
+      end = std::min(end, cluster.size());
+      if (!add(cluster.subspan(done, end - done), level_for(now), end == cluster.size())) return std::nullopt;
+      done = end;
+      now = next;
+    }
     return output.size() - stream_.avail_out;
   }
 
  private:
+  // False where there is no room left.
+  bool add(std::span<const std::byte> bytes, int level, bool last) {
+    if (level != level_ && deflateParams(&stream_, level, Z_DEFAULT_STRATEGY) != Z_OK) return false;
+    level_ = level;
+    stream_.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data()));
+    stream_.avail_in = static_cast<uInt>(bytes.size());
+    if (last) return deflate(&stream_, Z_FINISH) == Z_STREAM_END;
+    return deflate(&stream_, Z_NO_FLUSH) == Z_OK && stream_.avail_out > 0;
+  }
+
+  CompressibilityJudge judge_;
+  int level_ = usual_level;
   z_stream stream_{};
   bool usable_ = false;
 };

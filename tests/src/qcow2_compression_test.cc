@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "src/qcow2/compressibility.h"
 #include "tests/support/support.h"
 
 namespace drydock::qcow2 {
@@ -60,6 +61,54 @@ TEST(qcow2_compression, a_cluster_that_does_not_get_smaller_is_not_encoded) {
       EXPECT_EQ(compress(type, test::random_bytes(size, size), output), std::nullopt);
     }
   }
+}
+
+// Pieces of 4 KiB of every kind, in every order.
+TEST(qcow2_compression, what_changes_its_nature_decodes_to_the_same) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const Bytes order = test::random_bytes(seed, 16);
+    Bytes cluster(65536);
+    for (size_t piece = 0; piece < order.size(); ++piece) {
+      const auto kind = std::to_integer<unsigned>(order[piece]) % 3;
+      if (kind == 0) continue;
+      const Bytes bytes =
+          kind == 1 ? test::random_bytes(seed * 16 + piece, 4096) : compressible(seed * 16 + piece, 4096);
+      std::ranges::copy(bytes, cluster.begin() + static_cast<std::ptrdiff_t>(piece * 4096));
+    }
+    for (const CompressionType type : types) round_trip(type, cluster);
+  }
+}
+
+TEST(qcow2_compression, half_random_half_zeros_takes_half_and_repeated_noise_next_to_nothing) {
+  Bytes half = test::random_bytes(1, 65536);
+  std::fill(half.begin() + 32768, half.end(), std::byte{0});
+  const Bytes encoded = round_trip(CompressionType::zlib, half);
+  EXPECT_GT(encoded.size(), 32768U);
+  EXPECT_LT(encoded.size(), 32768U + 400);
+
+  const Bytes noise = test::random_bytes(2, 2048);
+  Bytes repeated;
+  for (int i = 0; i < 32; ++i) repeated.insert(repeated.end(), noise.begin(), noise.end());
+  EXPECT_LT(round_trip(CompressionType::zlib, repeated).size(), 4096U);
+}
+
+TEST(qcow2_compressibility, is_judged_piece_by_piece) {
+  Bytes cluster = test::random_bytes(3, 5 * 4096);
+  std::fill_n(cluster.begin() + 4096, 4096, std::byte{0});
+  std::ranges::copy(compressible(4, 4096), cluster.begin() + 2 * 4096);
+  std::copy_n(cluster.begin() + 3 * 4096, 4096, cluster.begin() + 4 * 4096);  // seen a piece ago
+  CompressibilityJudge judge;
+  for (int twice = 0; twice < 2; ++twice) {
+    judge.begin(cluster);
+    EXPECT_EQ(judge.judge(0), Compressibility::none);
+    EXPECT_EQ(judge.judge(4096), Compressibility::zeros);
+    EXPECT_EQ(judge.judge(2 * 4096), Compressibility::some);
+    EXPECT_EQ(judge.judge(3 * 4096), Compressibility::none);
+    EXPECT_EQ(judge.judge(4 * 4096), Compressibility::some);
+  }
+  const Bytes small = test::random_bytes(5, 512);
+  judge.begin(small);
+  EXPECT_EQ(judge.judge(0), Compressibility::none);
 }
 
 TEST(qcow2_compression, an_output_that_is_too_small_is_not_overrun) {

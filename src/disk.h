@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -38,6 +39,12 @@ struct Extent {
 
   // The same state, and where both lie plain, one right behind the other: the two may be told as one.
   bool continues_into(const Extent& next) const;
+};
+
+// Kept alive by the disk that told it.
+struct FilePlace {
+  const Storage* file = nullptr;
+  HostOffset offset;
 };
 
 class Disk {
@@ -69,6 +76,10 @@ class Disk {
   // The state of a prefix of `range`, in order, without gaps: at least one extent unless the range is empty, at most
   // `max_extents` (at least 1). Call again from where it stopped. Neighbours may be in the same state.
   virtual std::vector<Extent> map(GuestRange range, size_t max_extents) const = 0;
+
+  // Where all of `range` lies in one file, in order, be it data or a hole there; without asking the file, which may end
+  // before. Nothing where that cannot be told: map() can.
+  virtual std::optional<FilePlace> file_place(GuestRange /*range*/) const { return std::nullopt; }
   // The same of the layers above the one `depth` (at least 1) deep in the backing chain: of what those leave to it, it
   // is only told that it is `depth` deep and more, which saves asking there.
   virtual std::vector<Extent> map_above(unsigned /*depth*/, GuestRange range, size_t max_extents) const {

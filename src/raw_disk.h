@@ -29,6 +29,9 @@ class RawDisk final : public Disk {
   // For the image: bytes, a multiple of 512; the storage has them.
   void set_size(uint64_t bytes) { size_ = bytes; }
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+  std::optional<FilePlace> file_place(GuestRange range) const override {
+    return FilePlace{storage_.get(), HostOffset(range.start.value())};
+  }
 
  private:
   std::shared_ptr<Storage> storage_;

@@ -22,6 +22,9 @@ class SliceDisk final : public Disk {
   void discard(GuestRange range) override;
   void flush() override { disk_->flush(); }
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
+  std::optional<FilePlace> file_place(GuestRange range) const override {
+    return disk_->file_place({outer(range.start), range.length});
+  }
 
  private:
   GuestOffset outer(GuestOffset inner) const { return range_.start + inner.value(); }

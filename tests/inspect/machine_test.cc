@@ -61,6 +61,7 @@ TEST(InterruptionGuardDeathTest, lets_the_stack_unwind_before_the_signal_kills) 
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     EXPECT_EXIT(
         {
+          ::signal(signal, SIG_DFL);  // nohup leaves SIGHUP ignored, and so it stays then
           const InterruptionGuard guard;
           const std::shared_ptr<void> clean_up(nullptr, [](void*) { std::cerr << "cleaned up\n"; });
           ::kill(::getpid(), signal);

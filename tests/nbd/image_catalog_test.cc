@@ -16,11 +16,8 @@ namespace drydock::nbd {
 namespace {
 
 namespace fs = std::filesystem;
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::Not;
 
 class nbd_image_catalog : public testing::Test {
  protected:

@@ -15,7 +15,6 @@ namespace drydock::nbd {
 namespace {
 
 using testing::ElementsAre;
-using testing::HasSubstr;
 
 // A disk of three layers, 64 KiB each: the image's own, the base's, nobody's, the base's again.
 class LayeredDisk final : public Disk {

@@ -18,7 +18,6 @@ namespace drydock::nbd {
 namespace {
 
 using namespace std::chrono_literals;
-using testing::HasSubstr;
 using testing::StartsWith;
 
 // What a scraper makes of it; fails for lines that the format does not allow.

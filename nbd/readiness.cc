@@ -55,6 +55,7 @@ void Readiness::collect() {
   std::function<void()> mine;
   for (int i = 0; i < count; ++i) {
     auto* waiter = static_cast<Waiter*>(events.at(static_cast<size_t>(i)).data.ptr);
+    if (!waiter->armed_.exchange(false, std::memory_order_acquire)) continue;
     std::function<void()> then = std::exchange(waiter->then_, nullptr);
     if (i + 1 == count) {
       mine = std::move(then);
@@ -73,10 +74,12 @@ Readiness::Waiter::~Waiter() {
 // Made known by the first wait only: what nobody waits for is not to be heard of, and epoll tells of an end unasked.
 void Readiness::Waiter::wait(uint32_t events, std::function<void()> then) {
   then_ = std::move(then);
+  armed_.store(true, std::memory_order_release);
   epoll_event wanted{.events = events | EPOLLRDHUP | EPOLLONESHOT, .data = {.ptr = this}};
   const int change = std::exchange(known_, true) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
   if (::epoll_ctl(readiness_.epoll_fd_, change, descriptor_.get(), &wanted) == 0) return;
   ::shutdown(descriptor_.get(), SHUT_RDWR);
+  armed_ = false;
   boost::asio::post(readiness_.loop_, std::exchange(then_, nullptr));
 }
 

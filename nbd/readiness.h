@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <cstdint>
@@ -51,6 +52,7 @@ class Readiness {
     UniqueFd descriptor_;
     bool known_ = false;  // to the epoll
     std::function<void()> then_;
+    std::atomic<bool> armed_ = false;  // hands then_ from who waits to who collects
   };
 
  private:

@@ -44,6 +44,14 @@ class qemu_nbd_words : public testing::Test {
     if (!test::wait_until([&] { return fs::exists(socket); })) throw std::runtime_error("the server did not start");
     return server;
   }
+  static test::Outcome run_as(const std::string& program, Words words) {
+    words.insert(words.begin(), program);
+    return test::run(words);
+  }
+  // qemu-nbd's and ours.
+  std::pair<test::Outcome, test::Outcome> run_both(const Words& words) const {
+    return {run_as("qemu-nbd", words), run_as(ours, words)};
+  }
   // What `client` prints of a server of each program with the same words.
   void expect_equal(const Words& words, const Words& client) const {
     std::vector<test::Outcome> outcomes;
@@ -87,12 +95,7 @@ TEST_F(qemu_nbd_words, what_is_refused_is_refused_alike) {
   };
   for (const Words& line : lines) {
     SCOPED_TRACE(testing::PrintToString(line));
-    Words theirs = line;
-    theirs.insert(theirs.begin(), "qemu-nbd");
-    Words own = line;
-    own.insert(own.begin(), ours);
-    const auto expected = test::run(theirs);
-    const auto actual = test::run(own);
+    const auto [expected, actual] = run_both(line);
     EXPECT_EQ(actual.status, expected.status);
     EXPECT_THAT(first_line(actual.err), StartsWith(first_line(expected.err)));
   }
@@ -100,9 +103,7 @@ TEST_F(qemu_nbd_words, what_is_refused_is_refused_alike) {
 
 TEST_F(qemu_nbd_words, wrong_numbers_of_arguments_and_offsets_past_the_end_fail_too) {
   for (const Words& line : {Words{}, Words{image, image}, Words{"-d"}, Words{"-o", "1099511627776", image}}) {
-    Words own = line;
-    own.insert(own.begin(), ours);
-    const auto outcome = test::run(own);
+    const auto outcome = run_as(ours, line);
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, StartsWith("qemu-nbd: "));
   }
@@ -111,9 +112,7 @@ TEST_F(qemu_nbd_words, wrong_numbers_of_arguments_and_offsets_past_the_end_fail_
 TEST_F(qemu_nbd_words, a_device_without_a_driver_is_a_clear_message) {
   if (fs::exists("/sys/module/nbd")) FAIL() << "this machine has the driver; the message cannot be tested";
   for (const Words& line : {Words{"-c", "/dev/nbd0", image}, Words{"-d", "/dev/nbd0"}}) {
-    Words own = line;
-    own.insert(own.begin(), ours);
-    const auto outcome = test::run(own);
+    const auto outcome = run_as(ours, line);
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, StartsWith("qemu-nbd: Failed to open /dev/nbd0: No such file or directory"));
     EXPECT_THAT(outcome.err, HasSubstr("no nbd driver"));
@@ -197,12 +196,7 @@ TEST_F(qemu_nbd_words, an_image_that_another_process_writes_is_refused_in_the_sa
   test::Process writer({"qemu-nbd", "-t", "-k", dir.file("writer"), image});
   ASSERT_TRUE(test::wait_until([&] { return fs::exists(dir.file("writer")); }));
   for (const Words& words : {Words{"-k", socket, image}, Words{"-r", "-k", socket, image}}) {
-    Words theirs = words;
-    theirs.insert(theirs.begin(), "qemu-nbd");
-    Words own = words;
-    own.insert(own.begin(), ours);
-    const auto expected = test::run(theirs);
-    const auto actual = test::run(own);
+    const auto [expected, actual] = run_both(words);
     EXPECT_EQ(actual.status, expected.status);
     EXPECT_EQ(actual.err, expected.err);
   }

@@ -73,10 +73,11 @@ Readiness::Waiter::~Waiter() {
 
 // Made known by the first wait only: what nobody waits for is not to be heard of, and epoll tells of an end unasked.
 void Readiness::Waiter::wait(uint32_t events, std::function<void()> then) {
+  // Not EPOLLRDHUP: a client that says nothing more still takes its answers, and who waits to send them waits for room.
+  epoll_event wanted{.events = events | EPOLLONESHOT, .data = {.ptr = this}};
+  const int change = std::exchange(known_, true) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
   then_ = std::move(then);
   armed_.store(true, std::memory_order_release);
-  epoll_event wanted{.events = events | EPOLLRDHUP | EPOLLONESHOT, .data = {.ptr = this}};
-  const int change = std::exchange(known_, true) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
   if (::epoll_ctl(readiness_.epoll_fd_, change, descriptor_.get(), &wanted) == 0) return;
   ::shutdown(descriptor_.get(), SHUT_RDWR);
   armed_ = false;

@@ -70,6 +70,7 @@ Error connect_error(const std::string& place) {
 
 // The parts of one caller's request that are under way; on its stack, which it does not leave before all are answered.
 struct Connection::Batch {
+  Connection& connection;
   size_t under_way = 0;
   size_t allowed = 0;  // as many may be under way for the one who waits to go on
   int error = 0;       // of the first that failed
@@ -113,7 +114,8 @@ struct Connection::StatusAnswer {
   std::vector<StorageExtent> extents;
 };
 
-Connection::Connection(const Address& address, Clock::duration time_limit) : place_(place_of(address)) {
+Connection::Connection(const Address& address, const Patience& patience)
+    : place_(place_of(address)), patience_(patience) {
   create(address.export_name);
   if (address.tls) set_tls(address);
   int result = -1;
@@ -130,15 +132,15 @@ Connection::Connection(const Address& address, Clock::duration time_limit) : pla
       break;
   }
   if (result == -1) throw connect_error(place_);
-  connect(time_limit);
+  connect();
 }
 
-Connection::Connection(UniqueFd socket, const std::string& export_name, Clock::duration time_limit)
-    : place_("a socket") {
+Connection::Connection(UniqueFd socket, const std::string& export_name, const Patience& patience)
+    : place_("a socket"), patience_(patience) {
   create(export_name);
   if (nbd_aio_connect_socket(handle_.get(), socket.get()) == -1) throw connect_error(place_);
   socket.release();
-  connect(time_limit);
+  connect();
 }
 
 Connection::~Connection() {
@@ -172,8 +174,8 @@ void Connection::set_tls(const Address& address) {
   if (!address.tls_psk_file.empty()) check(nbd_set_tls_psk_file(handle_.get(), address.tls_psk_file.c_str()));
 }
 
-void Connection::connect(Clock::duration time_limit) {
-  const auto deadline = Clock::now() + time_limit;
+void Connection::connect() {
+  const auto deadline = Clock::now() + patience_.connect;
   while (nbd_aio_is_connecting(handle_.get()) == 1) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) {
@@ -225,6 +227,7 @@ int Connection::on_completion(void* user_data, int* error) {
   Batch& batch = *static_cast<Batch*>(user_data);
   if (*error != 0 && batch.error == 0) batch.error = *error;
   --batch.under_way;
+  --batch.connection.under_way_;
   if (batch.under_way <= batch.allowed) batch.ready.notify_one();
   return 1;  // nothing is left for libnbd to keep of it
 }
@@ -287,9 +290,12 @@ template <class Start>
 void Connection::issue(Batch& batch, const Start& start) {
   batch.issued_all = false;
   if (lost_) return;
+  if (under_way_ == 0) last_sign_ = Clock::now();
   ++batch.under_way;
+  ++under_way_;
   if (start() == -1) {
     --batch.under_way;
+    --under_way_;
     if (batch.error == 0) batch.error = nbd_get_errno() == 0 ? EIO : nbd_get_errno();
     return;
   }
@@ -298,21 +304,40 @@ void Connection::issue(Batch& batch, const Start& start) {
   if (driven_ && (nbd_aio_get_direction(handle_.get()) & ~watched_) != 0) wake_driver();
 }
 
+std::chrono::milliseconds Connection::patience_left() const {
+  const auto silent = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - last_sign_);
+  return std::max(std::chrono::milliseconds(0), patience_.silence - silent);
+}
+
+// What libnbd then reads from the socket is its end, upon which it ends all requests.
+void Connection::give_up() {
+  lose(fmt::format("the server has not answered, nor said anything, for {} seconds",
+                   std::chrono::duration<double>(patience_.silence).count()),
+       ETIMEDOUT);
+  ::shutdown(nbd_aio_get_fd(handle_.get()), SHUT_RDWR);
+}
+
 // Lets the socket's news in, once; without the lock while there are none.
-void Connection::drive(std::unique_lock<std::mutex>& lock, int timeout_ms) {
+void Connection::drive(std::unique_lock<std::mutex>& lock) {
   watched_ = nbd_aio_get_direction(handle_.get());
   std::array<pollfd, 2> polled{pollfd{.fd = nbd_aio_get_fd(handle_.get()), .events = 0, .revents = 0},
                                pollfd{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
   if ((watched_ & LIBNBD_AIO_DIRECTION_READ) != 0) polled[0].events |= POLLIN;
   if ((watched_ & LIBNBD_AIO_DIRECTION_WRITE) != 0) polled[0].events |= POLLOUT;
+  const std::chrono::milliseconds timeout = patience_left();
   lock.unlock();
-  ::poll(polled.data(), polled.size(), timeout_ms);
+  ::poll(polled.data(), polled.size(), static_cast<int>(timeout.count()));
   lock.lock();
   if (polled[1].revents != 0) {
     uint64_t taken = 0;
     [[maybe_unused]] const ssize_t told = ::read(wake_.get(), &taken, sizeof taken);
   }
-  if (lost_ || polled[0].revents == 0) return;
+  if (nbd_aio_is_dead(handle_.get()) == 1 || nbd_aio_is_closed(handle_.get()) == 1) return;
+  if (polled[0].revents == 0) {
+    if (patience_left().count() == 0) give_up();
+    return;
+  }
+  last_sign_ = Clock::now();
   // Others may have moved it on meanwhile. What cannot be read on a broken socket fails when it is tried.
   const unsigned direction = nbd_aio_get_direction(handle_.get());
   int result = 0;
@@ -339,7 +364,7 @@ void Connection::wait(std::unique_lock<std::mutex>& lock, Batch& batch, size_t a
   while (batch.under_way > allowed) {
     if (!driven_) {
       driven_ = true;
-      drive(lock, -1);
+      drive(lock);
       driven_ = false;
     } else {
       waiting_.push_back(&batch);
@@ -364,7 +389,7 @@ void Connection::finish(std::unique_lock<std::mutex>& lock, Batch& batch, const 
 template <class Start>
 void Connection::request(const std::string& what, const Start& start) {
   std::unique_lock lock(mutex_);
-  Batch batch;
+  Batch batch{.connection = *this};
   issue(batch, [&] { return start(batch); });
   finish(lock, batch, what);
 }
@@ -372,7 +397,7 @@ void Connection::request(const std::string& what, const Start& start) {
 void Connection::read(uint64_t offset, std::span<std::byte> buffer) {
   std::vector<ReadPiece> pieces(divide_up(buffer.size(), info_.piece));
   std::unique_lock lock(mutex_);
-  Batch batch;
+  Batch batch{.connection = *this};
   for (size_t i = 0; i < pieces.size() && batch.error == 0 && batch.issued_all; ++i) {
     const uint64_t at = i * info_.piece;
     const auto part = buffer.subspan(at, std::min<uint64_t>(info_.piece, buffer.size() - at));
@@ -394,7 +419,7 @@ void Connection::read(uint64_t offset, std::span<std::byte> buffer) {
 
 void Connection::write(uint64_t offset, std::span<const std::byte> data) {
   std::unique_lock lock(mutex_);
-  Batch batch;
+  Batch batch{.connection = *this};
   for (size_t at = 0; at < data.size() && batch.error == 0 && batch.issued_all; at += info_.piece) {
     const auto part = data.subspan(at, std::min<uint64_t>(info_.piece, data.size() - at));
     issue(batch, [&] {

@@ -8,6 +8,9 @@
 // several connections get is received by as many threads.
 //
 // Thread-safety: all methods may be called from any thread at any time, except the destructor.
+// A server that owes answers, and neither says nor takes anything for as long as Patience has it, is given up: the
+// connection is lost then.
+//
 // Errors: ConnectionLost where there is no connection any more, which then never comes back: every request fails, those
 // under way too. Error otherwise: what the server refused, with its errno; `io` where its answer makes no sense.
 
@@ -49,14 +52,22 @@ struct ExportInfo {
   uint32_t piece = 256U << 10U;       // bytes: large reads and writes are split into so much
 };
 
+// How long a server is waited for.
+struct Patience {
+  std::chrono::milliseconds connect{30'000};  // as long as qemu-img's own patience with a host's name server
+  // Without a sign of life while it owes answers. Zeroing a part of a slow disk, or flushing all that it has in memory,
+  // may take minutes.
+  std::chrono::milliseconds silence{300'000};
+};
+
 class Connection {
  public:
   using Clock = std::chrono::steady_clock;
 
   // Connects, or throws: an Error that begins with the cause as QEMU words it.
-  Connection(const Address& address, Clock::duration time_limit);
+  Connection(const Address& address, const Patience& patience);
   // Over a socket that is connected already; for tests.
-  Connection(UniqueFd socket, const std::string& export_name, Clock::duration time_limit);
+  Connection(UniqueFd socket, const std::string& export_name, const Patience& patience);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();
@@ -89,7 +100,7 @@ class Connection {
 
   void create(const std::string& export_name);
   void set_tls(const Address& address);
-  void connect(Clock::duration time_limit);
+  void connect();
   void read_info();
   void lose(std::string reason, int error);
   [[noreturn]] void throw_lost();
@@ -100,7 +111,9 @@ class Connection {
   void wait(std::unique_lock<std::mutex>& lock, Batch& batch, size_t allowed);
   void hand_over();
   void wake_driver() const;
-  void drive(std::unique_lock<std::mutex>& lock, int timeout_ms);
+  void drive(std::unique_lock<std::mutex>& lock);
+  std::chrono::milliseconds patience_left() const;
+  void give_up();
   void finish(std::unique_lock<std::mutex>& lock, Batch& batch, const std::string& what);
   template <class Start>
   void request(const std::string& what, const Start& start);
@@ -111,6 +124,7 @@ class Connection {
                         int* error);
 
   std::string place_;
+  Patience patience_;
   ExportInfo info_;
   UniqueFd wake_;  // eventfd: the one who drives has something new to wait for
 
@@ -119,6 +133,8 @@ class Connection {
   bool lost_ = false;
   std::string loss_;
   int loss_errno_ = 0;
+  size_t under_way_ = 0;           // requests, of all
+  Clock::time_point last_sign_{};  // of life, or when it was first asked for something since
   bool driven_ = false;
   unsigned watched_ = 0;        // what the one who drives waits for
   std::deque<Batch*> waiting_;  // those who wait while another drives

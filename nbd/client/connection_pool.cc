@@ -8,7 +8,7 @@ namespace drydock::nbd {
 
 ConnectionPool::ConnectionPool(Address address, const ClientOptions& options)
     : address_(std::move(address)), options_(options) {
-  connections_.push_back(std::make_shared<Connection>(address_, options_.connect_limit));
+  connections_.push_back(std::make_shared<Connection>(address_, options_.patience));
   info_ = connections_[0]->info();
   if (info_.multi_conn) limit_ = std::max(1U, options_.connections);
 }
@@ -16,7 +16,7 @@ ConnectionPool::ConnectionPool(Address address, const ClientOptions& options)
 std::shared_ptr<Connection> ConnectionPool::connect() const {
   std::shared_ptr<Connection> made;
   try {
-    made = std::make_shared<Connection>(address_, options_.connect_limit);
+    made = std::make_shared<Connection>(address_, options_.patience);
   } catch (const Error& error) {
     throw ConnectionLost(error.errno_value(), error.what());
   }

@@ -21,7 +21,7 @@ namespace drydock::nbd {
 struct ClientOptions {
   // As many as there are threads in a copy on a machine with 2 processors; servers have 16 or more for all clients.
   unsigned connections = 4;
-  std::chrono::milliseconds connect_limit{30'000};  // as long as qemu-img's own patience with a host's name server
+  Patience patience;
   // Between attempts to reach a server that went away: 0.1 s, 0.2 s, 0.4 s ... 12.7 s in 7 pauses.
   std::chrono::milliseconds first_pause{100};
   unsigned pauses = 7;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
 
 #include "nbd/client/nbd_storage.h"
@@ -391,6 +392,60 @@ TEST(nbd_client, what_a_server_cannot_tell_is_data) {
   const StorageExtent extent = open(fake.uri())->extent_at(HostOffset(0), mib);
   EXPECT_EQ(extent.length, mib);
   EXPECT_FALSE(extent.hole || extent.zero);
+}
+
+// ---- Servers that fall silent
+
+// A server that reads requests, and says nothing to those of its first `connections` connections.
+class Mute {
+ public:
+  explicit Mute(int connections)
+      : server_({.size = mib, .flags = transmission_has_flags | transmission_send_flush},
+                [this, connections](const FakeRequest& request) {
+                  const thread_local int number = ++connections_;
+                  if (number <= connections) end_.wait();
+                  if (request.type == CommandType::read) {
+                    return data_chunk(request.cookie, reply_flag_done, request.offset,
+                                      Bytes(request.length, std::byte{7}));
+                  }
+                  return simple_reply(request.cookie);
+                }) {}
+  Mute(const Mute&) = delete;
+  Mute& operator=(const Mute&) = delete;
+  ~Mute() { ended_.set_value(); }
+
+  std::shared_ptr<NbdStorage> opened() const {
+    ClientOptions options = impatient;
+    options.patience.silence = 100ms;
+    return open(server_.uri(), true, options);
+  }
+
+ private:
+  std::promise<void> ended_;
+  std::shared_future<void> end_ = ended_.get_future();
+  std::atomic<int> connections_ = 0;
+  FakeServer server_;  // the first to go
+};
+
+TEST(nbd_client, reads_leave_a_connection_that_fell_silent) {
+  const Mute server(1);
+  const auto storage = server.opened();
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 3; ++i) {
+    readers.emplace_back([&] { EXPECT_EQ(read(*storage, 0, 512), Bytes(512, std::byte{7})); });
+  }
+  for (std::thread& reader : readers) reader.join();
+}
+
+TEST(nbd_client, safety_16_a_server_that_says_nothing_is_given_up) {
+  const Mute server(100);
+  const Error reading = test::error_of([&] { read(*server.opened(), 0, 512); });
+  EXPECT_EQ(reading.errno_value(), ETIMEDOUT);
+  EXPECT_THAT(reading.what(), HasSubstr("has not answered, nor said anything, for 0.1 seconds"));
+  const auto storage = server.opened();
+  const Error writing = test::error_of([&] { storage->write(HostOffset(0), Bytes(512)); });
+  EXPECT_EQ(writing.errno_value(), ETIMEDOUT);
+  EXPECT_THAT(writing.what(), HasSubstr("what was written since the last flush may be lost"));
 }
 
 // ---- Servers that mean ill

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "src/error.h"
+#include "src/storage_copy.h"
 
 namespace drydock {
 
@@ -23,6 +24,10 @@ bool Extent::continues_into(const Extent& next) const {
 
 void Disk::write(GuestOffset, std::span<const std::byte>) {
   throw Error(ErrorKind::read_only, "the disk is read-only");
+}
+void Disk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
+  read_in_parts({*source.file, source.offset}, length,
+                [&](uint64_t done, std::span<const std::byte> part) { write(offset + done, part); });
 }
 void Disk::zero(GuestRange, bool) { throw Error(ErrorKind::read_only, "the disk is read-only"); }
 bool Disk::zero_at_once(GuestRange, bool) { return false; }

@@ -61,7 +61,10 @@ class Disk {
   virtual void read(GuestOffset offset, std::span<std::byte> buffer) const = 0;
 
   virtual void write(GuestOffset offset, std::span<const std::byte> data);
-  // The same, held compressed where the format can and it takes less space (qcow2: whole clusters, the disk's last one
+  // Writes the `length` bytes that lie at `source`, where it can without a way through this process. Throws truncated
+  // where its file ends before.
+  virtual void write_from(GuestOffset offset, const FilePlace& source, uint64_t length);
+  // write(), held compressed where the format can and it takes less space (qcow2: whole clusters, the disk's last one
   // may end with the disk; throws usage for others). Where it cannot, a plain write.
   virtual void write_compressed(GuestOffset offset, std::span<const std::byte> data) { write(offset, data); }
   // With `keep_space` the host's space stays reserved (NBD_CMD_FLAG_NO_HOLE).

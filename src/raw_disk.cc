@@ -6,6 +6,7 @@
 #include <array>
 
 #include "src/error.h"
+#include "src/storage_copy.h"
 
 namespace drydock {
 
@@ -40,6 +41,13 @@ void RawDisk::write(GuestOffset offset, std::span<const std::byte> data) {
     }
   }
   storage_->write(HostOffset(offset.value()), data);
+}
+
+void RawDisk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
+  check_writable();
+  check_range({offset, length});
+  if (origin_ == RawOrigin::probed && offset.value() < sector_size) return Disk::write_from(offset, source, length);
+  copy_bytes({*source.file, source.offset}, *storage_, HostOffset(offset.value()), length);
 }
 
 void RawDisk::zero(GuestRange range, bool keep_space) {

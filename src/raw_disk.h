@@ -22,6 +22,7 @@ class RawDisk final : public Disk {
   bool writable() const override { return storage_->writable(); }
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   void write(GuestOffset offset, std::span<const std::byte> data) override;
+  void write_from(GuestOffset offset, const FilePlace& source, uint64_t length) override;
   void zero(GuestRange range, bool keep_space) override;
   bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;

@@ -13,6 +13,12 @@ namespace {
 constexpr uint64_t piece_bytes = 4 << 20;   // what a thread takes on at a time
 constexpr uint64_t buffer_bytes = 1 << 20;  // each thread has one
 
+// Whether all of its bytes are in place in a file; the last cluster of an image may be cut short.
+bool is_plain(const Extent& extent) {
+  return extent.data && extent.file != nullptr &&
+         range_fits(extent.offset.value(), extent.range.length, extent.file->size());
+}
+
 void copy(const Disk& top, Disk& base, GuestRange range, std::vector<std::byte>& buffer) {
   buffer.resize(buffer_bytes);
   while (range.length > 0) {
@@ -42,6 +48,9 @@ void commit_layers(const Disk& top, unsigned depth, Disk& base, const std::funct
       if (!extent.present) return clear(base, extent.range);
       if (extent.depth >= depth) return;
       if (extent.zero) return base.zero(extent.range, false);
+      if (is_plain(extent)) {
+        return base.write_from(extent.range.start, {extent.file, extent.offset}, extent.range.length);
+      }
       copy(top, base, extent.range, buffer);
     });
     if (progress) progress(range.length);

@@ -4,11 +4,11 @@
 
 #include <linux/fs.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "src/error.h"
+#include "src/storage_copy.h"
 
 namespace drydock {
 
@@ -30,7 +30,7 @@ uint64_t KernelCopy::copy(const Extent& extent) {
   const uint64_t whole = round_down(extent.range.length, clone_alignment);
   const bool aligned = extent.offset.is_aligned(clone_alignment) && extent.range.start.is_aligned(clone_alignment);
   if (clones_ && aligned && whole > 0 && clone(source, extent, whole)) return whole;
-  return copies_ ? copy_range(source, extent) : 0;
+  return copies_ ? copy_range(extent) : 0;
 }
 
 bool KernelCopy::clone(int source, const Extent& extent, uint64_t length) {
@@ -49,17 +49,13 @@ bool KernelCopy::clone(int source, const Extent& extent, uint64_t length) {
   return false;
 }
 
-uint64_t KernelCopy::copy_range(int source, const Extent& extent) {
-  auto from = static_cast<off64_t>(extent.offset.value());
-  auto to = static_cast<off64_t>(extent.range.start.value());
-  const ssize_t done = ::copy_file_range(source, &from, target_fd_, &to, extent.range.length, 0);
-  if (done > 0) return static_cast<uint64_t>(done);
-  if (done < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) {
-    throw system_error(errno,
-                       fmt::format("error while writing at byte {}: {}", extent.range.start.value(), target_->name()));
-  }
-  if (done < 0 && errno != EINTR) copies_ = false;
-  return 0;  // 0: the source's file ends here, behind which are zeros
+uint64_t KernelCopy::copy_range(const Extent& extent) try {
+  const HostOffset to(extent.range.start.value());
+  const auto done = copy_in_kernel({*extent.file, extent.offset}, {*target_, to}, extent.range.length);
+  if (!done) copies_ = false;
+  return done.value_or(0);  // 0: the source's file ends here, behind which are zeros
+} catch (const Error& error) {
+  throw error.within(fmt::format("error while writing at byte {}", extent.range.start.value()));
 }
 
 }  // namespace drydock

@@ -27,7 +27,7 @@ class KernelCopy {
 
  private:
   bool clone(int source, const Extent& extent, uint64_t length);
-  uint64_t copy_range(int source, const Extent& extent);
+  uint64_t copy_range(const Extent& extent);
 
   const Storage* target_;
   int target_fd_;

@@ -18,6 +18,7 @@
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/range_locks.h"
+#include "src/qcow2/write_data.h"
 
 namespace drydock::qcow2 {
 
@@ -61,6 +62,7 @@ class WritableDisk final : public Disk {
   std::vector<Extent> map_above(unsigned depth, GuestRange range, size_t max_extents) const override;
 
   void write(GuestOffset offset, std::span<const std::byte> data) override;
+  void write_from(GuestOffset offset, const FilePlace& source, uint64_t length) override;
   void write_compressed(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;
   bool zero_at_once(GuestRange range, bool keep_space) override;
@@ -82,8 +84,9 @@ class WritableDisk final : public Disk {
   void catch_up();
   void restore_and_read_again();
   void make_room();
-  uint64_t place_and_write(GuestRange range, std::span<const std::byte> data);
-  void fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data);
+  void write_data(GuestOffset offset, WriteData data);
+  uint64_t place_and_write(GuestRange range, const WriteData& data);
+  void fill(const Metadata::Placement& placement, GuestRange written, const WriteData& data);
   std::vector<GuestRange> pieces_to_copy(const Metadata::Placement& placement, GuestRange written) const;
   void copy_piece(const Metadata::Placement& placement, GuestRange piece);
   void read_old(GuestOffset offset, std::span<std::byte> buffer) const;

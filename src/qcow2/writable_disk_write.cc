@@ -16,14 +16,20 @@ constexpr uint64_t max_joined_write = 256 << 10;
 
 }  // namespace
 
-void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) {
+void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) { write_data(offset, WriteData(data)); }
+
+void WritableDisk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
+  write_data(offset, WriteData(source, length));
+}
+
+void WritableDisk::write_data(GuestOffset offset, WriteData data) {
   check_range({offset, data.size()});
-  while (!data.empty()) {
+  while (data.size() > 0) {
     const Change change(*this, {offset, data.size()});
     const Mapping mapping = metadata_->translate_for_write({offset, data.size()});
     uint64_t done = mapping.length;
     if (mapping.state == ClusterState::data && mapping.ours) {
-      layer_->data_storage->write(mapping.host, data.first(done));
+      data.first(done).write_to(*layer_->data_storage, mapping.host);
     } else {
       // To the end of the last cluster, whose rest may be in another state.
       const uint64_t end = round_up((offset + mapping.length).value(), layer_->header.cluster_size());
@@ -31,12 +37,12 @@ void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) {
       done = place_and_write({offset, length}, data.first(length));
     }
     offset += done;
-    data = data.subspan(done);
+    data = data.behind(done);
   }
 }
 
 // Writes a prefix of the data, and tells how long it was; none when another writer has placed the clusters meanwhile.
-uint64_t WritableDisk::place_and_write(GuestRange range, std::span<const std::byte> data) {
+uint64_t WritableDisk::place_and_write(GuestRange range, const WriteData& data) {
   const uint32_t bits = layer_->header.cluster_bits;
   const RangeLocks::Hold hold(placing_, range.start.value() >> bits, (range.end().value() - 1) >> bits);
   const Metadata::Placement placement = metadata_->place(range, Metadata::Fill::at_once);
@@ -85,7 +91,7 @@ std::vector<GuestRange> WritableDisk::pieces_to_copy(const Metadata::Placement& 
   return pieces;
 }
 
-void WritableDisk::fill(const Metadata::Placement& placement, GuestRange written, std::span<const std::byte> data) {
+void WritableDisk::fill(const Metadata::Placement& placement, GuestRange written, const WriteData& data) {
   GuestRange joined = written;
   std::vector<GuestRange> apart;
   for (const GuestRange& piece : pieces_to_copy(placement, written)) {
@@ -100,11 +106,11 @@ void WritableDisk::fill(const Metadata::Placement& placement, GuestRange written
   }
   for (const GuestRange& piece : apart) copy_piece(placement, piece);
   const HostOffset host = placement.host + (joined.start - placement.guest);
-  if (joined.length == written.length) return layer_->data_storage->write(host, data);
+  if (joined.length == written.length) return data.write_to(*layer_->data_storage, host);
   std::vector<std::byte> buffer(joined.length);
   const uint64_t head = written.start - joined.start;
   read_old(joined.start, std::span(buffer).first(head));
-  std::ranges::copy(data, buffer.begin() + static_cast<std::ptrdiff_t>(head));
+  data.read_into(std::span(buffer).subspan(head, written.length));
   read_old(written.end(), std::span(buffer).subspan(head + written.length));
   layer_->data_storage->write(host, buffer);
 }

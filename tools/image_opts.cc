@@ -49,14 +49,6 @@ constexpr std::array tuning_of_files{
 
 bool is_file_driver(std::string_view driver) { return driver == "file" || driver == "host_device"; }
 
-std::optional<std::string> take(Options& options, const std::string& name) {
-  const auto found = options.find(name);
-  if (found == options.end()) return std::nullopt;
-  std::string value = std::move(found->second);
-  options.erase(found);
-  return value;
-}
-
 uint64_t take_size(Options& options, const std::string& name) {
   const std::string text = *take(options, name);
   const SizeArgument size = read_size(text);

@@ -23,14 +23,6 @@ constexpr std::array tuning{"node-name",       "read-only",    "auto-read-only",
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
-std::optional<std::string> take(Options& options, const std::string& name) {
-  const auto found = options.find(name);
-  if (found == options.end()) return std::nullopt;
-  std::string value = std::move(found->second);
-  options.erase(found);
-  return value;
-}
-
 std::string need(Options& options, const std::string& name, const std::string& what) {
   auto value = take(options, name);
   if (!value) invalid(fmt::format("Parameter '{}' is missing", what));

@@ -162,6 +162,12 @@ std::optional<uint64_t> OptionString::size(std::string_view name) const {
   return read_size(*text).bytes;
 }
 
+std::optional<std::string> take(OptionString::Words& words, const std::string& name) {
+  auto found = words.extract(name);
+  if (!found) return std::nullopt;
+  return std::move(found.mapped());
+}
+
 std::string option_help(std::vector<OptionRow> rows) {
   std::ranges::sort(rows, {}, &OptionRow::name);
   std::string text;

@@ -60,6 +60,9 @@ class OptionString {
   std::vector<Given> given_;
 };
 
+// Removes a word, and tells its value; nothing where it was not given.
+std::optional<std::string> take(OptionString::Words& words, const std::string& name);
+
 // "  name=<kind> - help" for each row, sorted by name.
 std::string option_help(std::vector<OptionRow> rows);
 

@@ -7,9 +7,11 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <csignal>
 #include <thread>
 
 #include "tests/interop/fuse_fixture.h"
+#include "tests/interop/served.h"
 #include "tests/support/process.h"
 
 namespace drydock {
@@ -213,6 +215,16 @@ TEST_F(Fuse, the_background_keeps_no_descriptor_of_its_caller) {
   test::run_ok({"sh", "-c",
                 "exec 9>" + lock + "; flock 9; exec " + test::drydock_program() + " export " + image + " " + point_});
   test::run_ok({"flock", "-n", lock, "true"});
+}
+
+TEST_F(Fuse, an_export_of_an_nbd_server_is_a_file_like_any_other) {
+  const std::string image = sparse_image("guest.raw", 8 * mib, {0, 3 * mib});
+  Served served({"-f", "raw", "--socket", dir_.file("socket"), image});
+  mount(served.uris().front(), {"-f", "raw"});
+  EXPECT_EQ(test::read_file(at("disk.raw")), test::read_file(image));
+  EXPECT_EQ(layout_of(at("disk.raw")), layout_of_map(image));
+  unmount();
+  EXPECT_EQ(served.end(SIGTERM), 0);
 }
 
 }  // namespace

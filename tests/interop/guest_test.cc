@@ -17,6 +17,7 @@
 #include <regex>
 
 #include "tests/interop/guest_image.h"
+#include "tests/interop/served.h"
 #include "tests/support/in_process.h"
 #include "tests/support/support.h"
 
@@ -199,7 +200,11 @@ TEST_F(Guest, copy_in_merges_folders_and_edit_follows_the_incumbents) {
   auto copying = std::async(std::launch::async, [&] {
     return test::run_incumbent({"virt-copy-in", "-a", theirs, dir_.file("user"), "/home"}).status;
   });
-  EXPECT_EQ(test::drydock({"copy-in", "-a", ours, dir_.file("user"), "/home"}).status, 0);
+  {
+    Served served({"--rw", "-f", "raw", "--socket", dir_.file("socket"), ours});
+    EXPECT_EQ(test::drydock({"copy-in", "-a", served.uris().front(), dir_.file("user"), "/home"}).status, 0);
+    EXPECT_EQ(served.end(SIGTERM), 0);
+  }
   ASSERT_EQ(copying.get(), 0);
   const std::string expression = "$_ = \"$lineno:$_\"; s/(foo)/<$1>/; $_ .= \"end\\n\" if /Welcome/";
   auto editing = std::async(std::launch::async, [&] {

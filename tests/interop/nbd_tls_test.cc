@@ -150,6 +150,28 @@ TEST_F(nbd_tls_interop, qemus_objects_describe_the_credentials_of_both_ends) {
   }
 }
 
+// The sandbox keeps what it takes to come in again.
+TEST_F(nbd_tls_interop, what_is_served_again_outlasts_a_restart_of_its_source) {
+  for (const std::vector<std::string>& tls :
+       std::vector<std::vector<std::string>>{{"--tls-psk", keys}, {"--tls-certificates", pki}}) {
+    std::vector<std::string> words{"--socket", socket, "-f", "raw", image};
+    words.insert(words.begin(), tls.begin(), tls.end());
+    auto source = std::make_unique<Served>(words);
+    Served again({"--socket", dir.file("again"), "-f", "raw", source->uris().front()});
+    const auto expect_equal = [&](const char* when) {
+      EXPECT_EQ(test::run_ok({"qemu-img", "compare", "-f", "raw", "-F", "raw", image, again.uris().front()}),
+                "Images are identical.\n")
+          << tls[0] << when;
+    };
+    expect_equal(" before");
+    EXPECT_EQ(source->end(SIGTERM), 0);
+    source = std::make_unique<Served>(words);
+    expect_equal(" after");
+    EXPECT_EQ(again.end(SIGTERM), 0);
+    EXPECT_EQ(source->end(SIGTERM), 0);
+  }
+}
+
 TEST_F(nbd_tls_interop, words_that_make_no_sense_are_refused) {
   const auto refused = [this](std::vector<std::string> words) {
     words.insert(words.begin(), {test::drydock_program(), "serve"});

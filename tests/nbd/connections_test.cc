@@ -7,7 +7,6 @@
 #include <sys/resource.h>
 
 #include <deque>
-#include <fstream>
 
 #include "tests/nbd/raw_client.h"
 #include "tests/nbd/test_server.h"
@@ -25,14 +24,6 @@ struct Holdings {
 Holdings holdings() {
   const auto count = [](const char* folder) { return std::distance(std::filesystem::directory_iterator(folder), {}); };
   return {.descriptors = count("/proc/self/fd"), .threads = count("/proc/self/task")};
-}
-
-uint64_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  uint64_t total = 0;
-  uint64_t resident = 0;
-  file >> total >> resident;
-  return resident * 4096;
 }
 
 // Room for both ends of a thousand connections in this one process.

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <fstream>
 #include <mutex>
 
 #include "nbd/uri.h"
@@ -65,14 +64,6 @@ ServerOptions at(const std::string& path) {
   ServerOptions options;
   options.socket_path = path;
   return options;
-}
-
-uint64_t resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  uint64_t total = 0;
-  uint64_t resident = 0;
-  file >> total >> resident;
-  return resident * 4096;
 }
 
 TEST(nbd_exports, names_are_unique_and_fit_the_protocol) {

@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <fstream>
 #include <memory>
 #include <vector>
 
@@ -53,5 +54,14 @@ class TestServer {
   std::shared_ptr<Disk> scratch;
   std::unique_ptr<Server> server;
 };
+
+// Bytes of memory that this process has now.
+inline uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  uint64_t total = 0;
+  uint64_t resident = 0;
+  file >> total >> resident;
+  return resident * 4096;
+}
 
 }  // namespace drydock::nbd

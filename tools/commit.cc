@@ -77,7 +77,10 @@ void write_into(Progress& progress, RateLimit& limit, const Image& top, size_t d
   if (base.virtual_size() < top.virtual_size()) base.resize(top.virtual_size(), Preallocation::off);
   commit_layers(*top.disk(), static_cast<unsigned>(depth), *base.disk(), [&](uint64_t bytes) {
     progress.advance(bytes);
-    limit.take(bytes);
+    limit.take(bytes, [&] {
+      progress.advance(0);
+      return true;
+    });
   });
   base.close();
 }

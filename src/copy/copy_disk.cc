@@ -58,7 +58,7 @@ class Copy {
   bool keeps_zeros_unwritten() const { return options_.sparse_size > 0; }
 
   WorkKind classify(const Extent& extent) const {
-    if (extent.range.start.value() < inherited_ && (!extent.present || extent.depth > 0)) return WorkKind::skip;
+    if (extent.range.start.value() < inherited_ && extent.depth > 0) return WorkKind::skip;
     if (!extent.zero || !keeps_zeros_unwritten()) return WorkKind::data;
     return options_.target_is_zero && !options_.backing_size ? WorkKind::skip : WorkKind::zero;
   }
@@ -70,7 +70,11 @@ class Copy {
       if (!piece) return;
       if (piece->kind == WorkKind::zero) zero(piece->range);
       if (piece->kind == WorkKind::data) {
-        limit_.take(piece->range.length);
+        const auto go_on = [&] {
+          options_.advance(0);
+          return !stop;
+        };
+        if (!limit_.take(piece->range.length, go_on)) return;
         copy(piece->range, buffer);
       }
       options_.advance(piece->range.length);

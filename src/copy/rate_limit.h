@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 
 namespace drydock {
@@ -17,8 +18,9 @@ class RateLimit {
   // 0: no limit.
   explicit RateLimit(uint64_t bytes_per_second) : bytes_per_second_(bytes_per_second) {}
 
-  // Returns when `bytes` more may be moved. Waits for what was moved before, not for these.
-  void take(uint64_t bytes);
+  // Returns when `bytes` more may be moved. Waits for what was moved before, not for these. Meanwhile `go_on` is asked
+  // every tenth of a second: false when it said no, and nothing is to be moved any more.
+  bool take(uint64_t bytes, const std::function<bool()>& go_on);
 
  private:
   using Clock = std::chrono::steady_clock;

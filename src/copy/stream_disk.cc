@@ -110,12 +110,16 @@ void stream_disk(const Disk& source, int fd, const std::string& name, const Copy
 
   const auto work = [&](const std::atomic<bool>& stop) {
     std::vector<std::byte> buffer;
+    const auto go_on = [&] {
+      options.advance(0);
+      return !stop;
+    };
     while (const std::optional<Work> piece = feed.next()) {
       const bool is_data = piece->kind == WorkKind::data;
       buffer.resize(is_data ? piece->range.length : 0);
       reader.read(piece->range.start, buffer);
       if (!turnstile.wait_for(piece->number, stop)) return;
-      limit.take(piece->range.length);
+      if (!limit.take(piece->range.length, go_on)) return;
       stream.write(buffer);
       if (!is_data) stream.write_zeros(piece->range.length);
       turnstile.pass();

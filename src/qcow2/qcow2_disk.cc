@@ -141,7 +141,8 @@ void Qcow2Disk::map_backing(const Mapping& mapping, unsigned depth, GuestOffset 
   }
 }
 
-// In an image with preallocated metadata the clusters of a data run may be holes in the file, which read as zeros.
+// In an image with preallocated metadata the clusters of a data run may be holes in the file, which read as zeros; what
+// would lie behind the end of the image's own file is lost, see read_data().
 void Qcow2Disk::map_data(const Mapping& mapping, GuestOffset start, size_t max_extents,
                          std::vector<Extent>& extents) const {
   const Storage* file = layer_->data_storage.get();
@@ -150,7 +151,12 @@ void Qcow2Disk::map_data(const Mapping& mapping, GuestOffset start, size_t max_e
     StorageExtent piece{mapping.length - done, false};
     if (look_below) {
       const HostOffset host = mapping.host + done;
-      piece = host.value() < file->size() ? file->extent_at(host, piece.length) : StorageExtent{piece.length, true};
+      const uint64_t file_size = file->size();
+      if (host.value() < file_size) {
+        piece = file->extent_at(host, std::min(piece.length, file_size - host.value()));
+      } else {
+        piece.hole = layer_->header.has_data_file();
+      }
     }
     extents.push_back({.range = {start + done, piece.length},
                        .present = true,

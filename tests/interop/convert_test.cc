@@ -106,6 +106,24 @@ TEST_F(CopyingVerbs, convert_copies_the_top_layer_alone_over_a_backing_file) {
   expect_copy(top, flat);
 }
 
+// What a source without a backing file does not hold are zeros, and no business of the target's.
+TEST_F(CopyingVerbs, convert_hides_a_backing_file_that_the_source_does_not_stand_on) {
+  const std::string alone = dir_.file("alone.qcow2");
+  const std::string below = dir_.file("below.raw");
+  const std::string target = dir_.file("target.qcow2");
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", alone, "4M"});
+  run_ok({"qemu-io", "-c", "write -P 1 0 64k", alone});
+  test::write_file(below, test::random_bytes(9, 4 << 20));
+  for (const Words& options : std::vector<Words>{
+           {"-B", below, "-F", "raw"}, {"-c", "-B", below, "-F", "raw"}, {"-n", "-B", below, "-F", "raw"}}) {
+    Words words{"-O", "qcow2"};
+    words.insert(words.end(), options.begin(), options.end());
+    words.push_back(alone);
+    convert(words, target);
+    expect_copy(alone, target);
+  }
+}
+
 TEST_F(CopyingVerbs, convert_writes_into_an_image_that_exists) {
   for (const std::string format : {"raw", "qcow2"}) {
     const std::string target = dir_.file("existing." + format);

@@ -33,6 +33,8 @@ class FailedCopies : public test::CopyingVerbs {
     EXPECT_THAT(unfinished_files(), IsEmpty());
   }
 
+  static void cut_off(const std::string& image, uint64_t size) { fs::resize_file(image, size); }
+
   std::vector<std::byte> raw_before_;
   std::vector<std::byte> qcow2_before_;
 };
@@ -98,7 +100,7 @@ TEST_F(FailedCopies, a_truncated_source_is_never_taken_for_a_whole_one) {
     const uint64_t size = fs::file_size(whole);
     for (uint64_t part = 1; part < 12; ++part) {
       fs::copy_file(whole, cut, fs::copy_options::overwrite_existing);
-      fs::resize_file(cut, size * part / 12);
+      cut_off(cut, size * part / 12);
       const Outcome outcome = ours("convert", {cut, target});
       EXPECT_EQ(outcome.status, 1) << fmt::format("{} of {} bytes", size * part / 12, size);
       EXPECT_THAT(outcome.err, HasSubstr("cut.qcow2")) << "the message names the file";
@@ -106,6 +108,32 @@ TEST_F(FailedCopies, a_truncated_source_is_never_taken_for_a_whole_one) {
       EXPECT_EQ(ours("dd", {"if=" + cut, "of=" + target}).status, 1);
       EXPECT_FALSE(fs::exists(target));
     }
+  }
+}
+
+// Holes in what is left of the file make it look as if its metadata alone had been allocated: what lies behind the file
+// is lost all the same.
+TEST_F(FailedCopies, a_truncated_source_with_holes_is_never_taken_for_a_whole_one) {
+  const std::string cut = dir_.file("cut.qcow2");
+  const std::string over = dir_.file("over.qcow2");
+  const std::string base = dir_.file("base.raw");
+  const std::string target = dir_.file("target.raw");
+  run_ok({"truncate", "-s", "4M", base});
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", cut});
+  run_ok({"qemu-io", "-c", "write -P 7 0 4M", cut});
+  run_ok({"fallocate", "--punch-hole", "--offset", "1M", "--length", "512k", cut});
+  cut_off(cut, 2 << 20);
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", cut, "-F", "qcow2", over});
+  for (const Words& words : std::vector<Words>{{"convert", cut, target},
+                                               {"convert", "-S", "0", cut, target},
+                                               {"dd", "if=" + cut, "of=" + target},
+                                               {"info", "--hash", cut},
+                                               {"rebase", "-b", "", over},
+                                               {"commit", cut}}) {
+    const Outcome outcome = ours(words[0], {words.begin() + 1, words.end()});
+    EXPECT_EQ(outcome.status, 1) << words[0];
+    EXPECT_THAT(outcome.err, HasSubstr("cut.qcow2: the file ")) << words[0];
+    EXPECT_FALSE(fs::exists(target));
   }
 }
 
@@ -208,6 +236,17 @@ TEST_F(FailedCopies, an_interrupted_conversion_leaves_nothing) {
     EXPECT_THAT(unfinished_files(), IsEmpty());
     EXPECT_FALSE(fs::exists(target));
   }
+}
+
+// A piece of the copy takes longer than the patience of whoever pressed Ctrl-C.
+TEST_F(FailedCopies, safety_7_a_slow_conversion_is_interrupted_at_once) {
+  const std::string target = dir_.file("target.raw");
+  test::Process slow({test::drydock_program(), "convert", "-p", "-r", "64k", "-S", "0", raw_, target});
+  ASSERT_TRUE(slow.wait_for_output("(8.33/100%)"));
+  slow.signal(SIGINT);
+  EXPECT_EQ(slow.wait(), 128 + SIGINT);
+  EXPECT_THAT(slow.errors(), HasSubstr("nothing is left of the conversion"));
+  EXPECT_THAT(unfinished_files(), IsEmpty());
 }
 
 // The input's end comes late: the disk is large, and its data lies at its end.

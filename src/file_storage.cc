@@ -158,6 +158,15 @@ bool FileStorage::zero_at_once(HostOffset offset, uint64_t length, bool keep_spa
   return false;
 }
 
+void FileStorage::reserve(HostOffset offset, uint64_t length) {
+  check_writable();
+  if (block_device_ || length == 0) return;
+  const auto start = static_cast<off_t>(offset.value());
+  if (::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE, start, static_cast<off_t>(length)) == 0) return;
+  if (errno != ENOSPC && errno != EDQUOT) return;
+  throw system_error(errno, fmt::format("{}: reserving {} bytes at offset {}", name_, length, offset.value()));
+}
+
 void FileStorage::discard(HostOffset offset, uint64_t length) {
   check_writable();
   forget_data();

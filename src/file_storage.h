@@ -31,6 +31,7 @@ class FileStorage final : public Storage {
   void write(HostOffset offset, std::span<const std::byte> data) override;
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   bool zero_at_once(HostOffset offset, uint64_t length, bool keep_space) override;
+  void reserve(HostOffset offset, uint64_t length) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
   void extend(uint64_t size) override;

@@ -28,12 +28,17 @@ void RawImage::resize(uint64_t size, Preallocation preallocation) {
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: a raw image has no metadata that could be preallocated", printable(path())));
   }
-  if (size > old_size) {
-    preallocate(*storage_, HostOffset(old_size), size - old_size, preallocation);
-  } else {
-    storage_->truncate(size);
+  try {
+    if (size > old_size) {
+      preallocate(*storage_, HostOffset(old_size), size - old_size, preallocation);
+    } else {
+      storage_->truncate(size);
+    }
+    storage_->flush();
+  } catch (const Error&) {
+    if (size > old_size) storage_->truncate(old_size);
+    throw;
   }
-  storage_->flush();
   disk_->set_size(round_up(size, sector_size));
 }
 

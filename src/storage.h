@@ -56,6 +56,9 @@ class Storage {
   virtual void zero(HostOffset offset, uint64_t length, bool keep_space) = 0;
   // The same where the host does it without writing zeros; false, and nothing has changed, where it does not.
   virtual bool zero_at_once(HostOffset /*offset*/, uint64_t /*length*/, bool /*keep_space*/) { return false; }
+  // Takes the host's space for the range, which goes on reading as it does; where the host does not do that nothing
+  // happens. Throws no_space. Never grows.
+  virtual void reserve(HostOffset /*offset*/, uint64_t /*length*/) {}
   // Gives the host's space of the range back where it can; afterwards it reads as zeros or as before. Never grows.
   virtual void discard(HostOffset offset, uint64_t length) = 0;
   // Where it cannot grow: nothing happens as long as `size` fits.

@@ -40,7 +40,11 @@ void Metadata::own_table(uint64_t l1_index) {
   const ClusterRun run = refcounts_->allocate(1);
   try {
     extend_file();
-    tables_->replace_table(l1_index, HostOffset(run.first << layer_->header.cluster_bits));
+    const HostOffset place(run.first << layer_->header.cluster_bits);
+    // Data that fills the host's disk must leave room for the table that leads to it.
+    layer_->storage->reserve(place, layer_->header.cluster_size());
+    layer_->storage->reserve(layer_->header.l1_offset + l1_index * sizeof(uint64_t), sizeof(uint64_t));
+    tables_->replace_table(l1_index, place);
   } catch (...) {
     drop(run);
     throw;

@@ -199,7 +199,7 @@ void Qcow2Image::shrink(uint64_t size) {
     start += metadata.discard({start, end - start}, Discarded::unallocated);
   }
   metadata.settle();
-  if (header().data_file_raw()) layer_->data_storage->truncate(size);
+  if (header().has_data_file()) layer_->data_storage->truncate(size);
   writable_disk_->read_again();
 }
 
@@ -207,7 +207,7 @@ void Qcow2Image::shrink(uint64_t size) {
 void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
   Metadata& metadata = writable_disk_->metadata();
   const GuestOffset old_end(round_up(disk_->size(), header().cluster_size()));
-  if (header().data_file_raw()) layer_->data_storage->truncate(size);
+  if (header().has_data_file()) layer_->data_storage->truncate(size);
   // A disk that was being made smaller when the power went may have left its mappings there.
   const GuestOffset new_end(round_up(size, header().cluster_size()));
   for (GuestOffset start = old_end; start < new_end;) {

@@ -227,7 +227,12 @@ ClusterRun RefcountStore::allocate_contiguous(uint64_t clusters) {
     if (table_[index] != HostOffset(0)) continue;
     const uint64_t cluster = allocate(1).first;
     if (table_[index] == HostOffset(0)) {
-      add_block(index, cluster);
+      try {
+        add_block(index, cluster);
+      } catch (...) {
+        drop(cluster);
+        throw;
+      }
     } else {  // the cluster lies in the same region, and brought a block with it
       drop(cluster);
     }
@@ -247,7 +252,9 @@ void RefcountStore::create_block(uint64_t index) {
   set(cluster, 1);
 }
 
+// With the host's space: data that fills its disk must leave room for what counts it.
 void RefcountStore::add_block(uint64_t index, uint64_t cluster) {
+  storage_.reserve(offset_of(cluster), cluster_size_);
   table_[index] = offset_of(cluster);
   unwritten_entries_.insert(index);
   blocks_[index] = {std::make_shared<Bytes>(cluster_size_), true, {}};

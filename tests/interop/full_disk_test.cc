@@ -64,6 +64,19 @@ TEST_F(full_disk, safety_5_commit_leaves_the_overlay_all_of_its_data) {
   expect_no_harm(fmt::format("{}fill 2000", chain), "$D commit -q top.qcow2", "base.qcow2 top.qcow2");
 }
 
+// The tables that lead to the data have their room before the data takes it.
+TEST_F(full_disk, safety_5_what_was_written_before_the_disk_was_full_stays) {
+  const Outcome outcome = on_small_disk("qemu-img create -q -f qcow2 new.qcow2 64M; fill 4000",
+                                        R"($D serve --rw --socket ../socket new.qcow2 >/dev/null & server=$!
+while ! [ -S ../socket ]; do sleep 0.1; done
+for at in 0 1 2 3 4 5; do qemu-io -f raw -c "write -q -P 1 ${at}M 1M" "nbd+unix:///?socket=$PWD/../socket"; done
+kill $server
+wait $server)",
+                                        "clean new.qcow2; qemu-io -r -c 'read -q -P 1 0 3M' new.qcow2");
+  EXPECT_EQ(outcome.out.substr(outcome.out.find("status")), "status 0\n") << outcome.out << outcome.err;
+  EXPECT_THAT(outcome.out + outcome.err, HasSubstr("No space left on device"));
+}
+
 TEST_F(full_disk, safety_5_rebase_leaves_the_old_backing_file) {
   expect_no_harm(fmt::format("{}fill 2000", chain), "$D rebase -b '' top.qcow2", "top.qcow2");
 }
@@ -91,6 +104,17 @@ TEST_F(full_disk, safety_5_a_disk_that_cannot_be_made_larger_keeps_its_size) {
                       "$D resize --preallocation=" +
                           mode + " top.qcow2 128M; same top.qcow2; clean top.qcow2");
     EXPECT_EQ(outcome.out, "status 1\nvirtual size: 64 MiB (67108864 bytes)\nImage resized.\n") << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("No space left on device"));
+    fs::remove_all(dir_.file("disk"));
+  }
+}
+
+TEST_F(full_disk, safety_5_a_raw_file_that_cannot_be_made_larger_keeps_its_size) {
+  for (const std::string mode : {"full", "falloc"}) {
+    const Outcome outcome =
+        on_small_disk("truncate -s 1M disk.raw; fill 2000",
+                      "$D resize -f raw --preallocation=" + mode + " disk.raw 64M", "stat -c %s disk.raw");
+    EXPECT_EQ(outcome.out, "status 1\n1048576\n") << outcome.err;
     EXPECT_THAT(outcome.err, HasSubstr("No space left on device"));
     fs::remove_all(dir_.file("disk"));
   }

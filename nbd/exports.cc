@@ -16,6 +16,10 @@ void Exports::add(Export added) {
                 fmt::format("'{}' cannot be an export's name: it takes at most {} bytes other than NUL",
                             printable(added.name.substr(0, 64)), max_string_length));
   }
+  if (added.description.size() > max_string_length) {
+    throw Error(ErrorKind::usage, fmt::format("export description '{}...' too long: it takes at most {} bytes",
+                                              printable(added.description.substr(0, 64)), max_string_length));
+  }
   if (find(added.name) != nullptr) {
     throw Error(ErrorKind::usage, fmt::format("two exports are called '{}'", printable(added.name)));
   }

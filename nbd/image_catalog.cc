@@ -49,12 +49,14 @@ std::optional<std::string_view> behind(std::string_view name, std::string_view f
 
 ImageCatalog::ImageCatalog(const std::vector<std::string>& sources, Options options) : options_(std::move(options)) {
   std::set<std::string> taken;
+  std::set<fs::path> known;
   for (const std::string& path : sources) {
     std::error_code error;
     const bool is_folder = fs::is_directory(path, error);
     // Whole, so that it counts from "/" as well; a URI stays what it is.
     const bool is_uri = !is_folder && path.find("://") != std::string::npos;
     const fs::path full = is_folder ? fs::canonical(path) : is_uri ? fs::path(path) : fs::absolute(path);
+    if (!known.insert(full.lexically_normal()).second) continue;
     const std::string name = printable(full.filename().string());
     std::string unique = name;
     for (unsigned n = 2; !taken.insert(unique).second; ++n) unique = fmt::format("{}~{}", name, n);
@@ -111,7 +113,7 @@ std::vector<std::shared_ptr<ImageCatalog::Slot>> ImageCatalog::slots() const {
 
 // Opens the file with the slot's lock held.
 ImageCatalog::Opened ImageCatalog::open(const Named& file, Slot& slot, bool writable) const {
-  Opened opened;
+  Opened opened{.name = file.name, .image = nullptr, .exports = {}};
   opened.image = options_.open(file.path, writable, slot.format);
   slot.format = (options_.scratch ? *opened.image->backing() : *opened.image).format();
   for (const std::string& warning : opened.image->warnings()) warn(fmt::format("{}: {}", file.name, warning));
@@ -143,7 +145,8 @@ std::shared_ptr<const Export> ImageCatalog::find_in(const Named& file, std::stri
   }
   slot->used = std::chrono::steady_clock::now();
   const auto& exports = slot->opened->exports;
-  const auto found = std::ranges::find(exports, name, [](const auto& each) -> std::string_view { return each->name; });
+  const std::string known = slot->opened->name + std::string(name.substr(file.name.size()));
+  const auto found = std::ranges::find(exports, known, [](const auto& each) -> std::string_view { return each->name; });
   return found == exports.end() ? nullptr : *found;
 }
 
@@ -173,8 +176,9 @@ std::vector<ExportCatalog::Entry> ImageCatalog::entries_of(const Named& file) co
   try {
     std::optional<Opened> looked_at;
     if (!slot->opened) looked_at = open(file, *slot, false);
-    for (const auto& each : (slot->opened ? *slot->opened : *looked_at).exports) {
-      entries.push_back({each->name, each->description});
+    const Opened& opened = slot->opened ? *slot->opened : *looked_at;
+    for (const auto& each : opened.exports) {
+      entries.push_back({file.name + each->name.substr(opened.name.size()), each->description});
     }
   } catch (const Error& error) {
     entries.push_back({file.name, fmt::format("cannot be opened: {}", error.what())});
@@ -232,6 +236,10 @@ void ImageCatalog::close_idle() const {
 void ImageCatalog::check_files() const {
   for (const Source& source : sources_) {
     if (!source.is_folder) find_in({source.name, source.path}, source.name);
+    if (!source.is_folder) continue;
+    std::error_code error;
+    const fs::directory_iterator readable(source.path, error);
+    if (error) throw system_error(error.value(), printable(source.path));
   }
 }
 

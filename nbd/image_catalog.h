@@ -5,7 +5,8 @@
 //
 //     FILE, FILE/disk, FILE/p1, FILE/snapshots/NAME, FILE/backing/1, ...     (nbd/image_exports.h)
 //
-// FILE is a file's name without its folder, told apart from earlier ones by "~2", "~3" ... behind it; with more than
+// FILE is a file's name without its folder, told apart from earlier ones by "~2", "~3" ... behind it; a file that is
+// named twice is there once; with more than
 // one source what is in a folder has the folder's own name before it, FOLDER/FILE. In a folder every regular file and
 // block device counts whose name does not start with a dot; a symlink only where it ends within the folder.
 //
@@ -53,13 +54,15 @@ class ImageCatalog final : public ExportCatalog {
   void flush() const override;
   void close_idle() const override;
 
-  // Opens every file that is a source of its own, as clients will have it; throws for the first that does not open.
+  // Opens every file that is a source of its own, as clients will have it, and looks into every folder; throws for the
+  // first where that fails.
   void check_files() const;
   // Closes every image; throws the first error after having closed all.
   void close() const;
 
  private:
   struct Opened {
+    std::string name;  // of the file when it was opened, with which its exports' begin: it may have others
     std::shared_ptr<Image> image;
     std::vector<std::shared_ptr<const Export>> exports;
     bool in_use() const;

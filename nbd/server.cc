@@ -77,6 +77,11 @@ void block_sigpipe() {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
+bool is_ignored(int signal) {
+  struct sigaction current {};
+  return ::sigaction(signal, nullptr, &current) == 0 && current.sa_handler == SIG_IGN;
+}
+
 }  // namespace
 
 class Server::Core {
@@ -101,8 +106,9 @@ class Server::Core {
 
   void start() {
     if (options_.stop_on_signals) {
-      signals_.add(SIGINT);
-      signals_.add(SIGTERM);
+      for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        if (!is_ignored(signal)) signals_.add(signal);
+      }
       wait_for_signal();
     }
     for (auto& door : doors_) wait_at(door);
@@ -211,8 +217,8 @@ class Server::Core {
     signals_.async_wait([this](const error_code& error, int) {
       if (error) return;
       if (stopping_) abort_sessions();
-      wait_for_signal();
       begin_stop();
+      if (!done_) wait_for_signal();
     });
   }
 
@@ -252,6 +258,7 @@ class Server::Core {
   // The last client is gone after stop(): nothing keeps the loop any more.
   void leave_if_done() {
     if (!stopping_ || !sessions_.empty()) return;
+    done_ = true;
     grace_.cancel();
     error_code ignored;
     signals_.cancel(ignored);
@@ -282,6 +289,7 @@ class Server::Core {
   asio::steady_timer grace_;
   asio::steady_timer housekeeping_;
   bool stopping_ = false;
+  bool done_ = false;     // nothing is waited for any more
   uint64_t clients_ = 0;  // that came, ever
   bool served_ = false;   // a client has been there, and used an export
   std::unordered_set<std::shared_ptr<Session>> sessions_;

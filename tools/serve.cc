@@ -2,6 +2,7 @@
 //
 // drydock serve: images, their partitions, snapshots and layers as NBD exports.
 
+#include <csignal>
 #include <optional>
 #include <thread>
 
@@ -21,11 +22,30 @@ namespace drydock::cli {
 
 namespace {
 
+// While it lives, the signals that end the server wait for it: who comes before it listens to them would leave behind
+// what has been made by then.
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+    ::pthread_sigmask(SIG_BLOCK, &signals, &previous_);
+  }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+  ~HeldSignals() { ::pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
+
+ private:
+  sigset_t previous_{};
+};
+
 // Until the end, once `ready` was told that the server is there.
 void serve(const Invocation& invocation, const nbd::ServerOptions& options, std::vector<UniqueFd> inherited,
            const ReadyCallback& ready) {
   const Served served = open_served(invocation);
   const bool activated = !inherited.empty();
+  std::optional<HeldSignals> held(std::in_place);
   nbd::Server server(served.exports, options,
                      activated ? nbd::Listener::on_inherited(std::move(inherited)) : nbd::listen(options));
   std::optional<PidFile> pid_file;
@@ -34,6 +54,7 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
   if (const auto path = invocation.options.value("connect")) device.emplace(*path);
   confine(invocation, served, server, options.log);
   server.start();
+  held.reset();
   // The kernel's client is a client like others; when it lets go there is nothing left to serve.
   std::jthread kernel;
   if (device) {

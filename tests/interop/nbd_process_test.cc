@@ -62,6 +62,23 @@ TEST_F(nbd_process, fork_returns_when_clients_can_connect_and_serves_on) {
   EXPECT_TRUE(test::wait_until([&] { return !std::filesystem::exists(pid_file) && !std::filesystem::exists(socket); }));
 }
 
+// timeout(1) signals a process, and then the group that it is in.
+TEST_F(nbd_process, safety_7_signals_that_come_together_or_early_end_it_and_leave_nothing) {
+  for (const auto& [first, second] :
+       std::vector<std::pair<int, int>>{{SIGTERM, SIGTERM}, {SIGINT, SIGTERM}, {SIGHUP, SIGHUP}}) {
+    for (int round = 0; round < 10; ++round) {
+      test::Process server(serve({"--pid-file", pid_file, "--metrics", dir.file("metrics"), "--socket", socket}));
+      ASSERT_TRUE(test::wait_until([this] { return std::filesystem::exists(socket); }));
+      server.signal(first);
+      server.signal(second);
+      EXPECT_EQ(server.wait(), 0) << first << " in round " << round;
+      for (const std::string& left : {pid_file, dir.file("metrics"), socket}) {
+        EXPECT_FALSE(std::filesystem::exists(left)) << left;
+      }
+    }
+  }
+}
+
 TEST_F(nbd_process, fork_tells_of_errors_as_if_it_were_not) {
   const auto outcome = test::run({test::drydock_program(), "serve", "--fork", "--socket", socket, dir.file("gone")});
   EXPECT_EQ(outcome.status, 1);

@@ -53,6 +53,29 @@ class nbd_image_catalog : public testing::Test {
   std::vector<std::string> warnings;
 };
 
+TEST_F(nbd_image_catalog, a_file_that_is_named_twice_is_there_once) {
+  add_raw("a.raw", 'a');
+  const std::string file = folder + "/a.raw";
+  EXPECT_THAT(names(catalog({file, file, folder + "/./a.raw"})), ElementsAre("a.raw", "a.raw/disk"));
+}
+
+TEST_F(nbd_image_catalog, a_file_and_its_folder_open_it_under_either_name) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images = catalog({folder, folder + "/a.raw"});
+  EXPECT_EQ(first_byte(images, "a.raw/disk"), 'a');
+  EXPECT_EQ(first_byte(images, "images/a.raw"), 'a');
+  EXPECT_EQ(images.find("images/a.raw/none"), nullptr);
+  EXPECT_THAT(names(images), ElementsAre("images/a.raw", "images/a.raw/disk", "a.raw", "a.raw/disk"));
+  EXPECT_EQ(opened, 1U);
+}
+
+TEST_F(nbd_image_catalog, a_folder_that_is_not_there_to_be_read_is_an_error) {
+  const ImageCatalog images = in_folder();
+  images.check_files();
+  fs::remove(folder);
+  EXPECT_EQ(test::error_of([&] { images.check_files(); }).errno_value(), ENOENT);
+}
+
 TEST_F(nbd_image_catalog, finds_what_is_in_a_folder_also_what_came_later) {
   add_raw("a.raw", 'a');
   const ImageCatalog images = in_folder();

@@ -73,6 +73,11 @@ TEST(nbd_exports, names_are_unique_and_fit_the_protocol) {
               exports.add({std::string(4097, 'x'), "", memory_disk(), true});
             }).kind(),
             ErrorKind::usage);
+  const std::string long_text(4097, 'x');
+  EXPECT_THAT(test::error_of([&] {
+                exports.add({"long", long_text, memory_disk(), true});
+              }).what(),
+              HasSubstr("too long"));
   EXPECT_EQ(exports.find(""), nullptr);
   exports.add({"", "of no name", memory_disk(), true});
   EXPECT_EQ(exports.find("")->description, "of no name");

@@ -71,6 +71,11 @@ void InterruptionGuard::watch() {
   std::set<pid_t> before;
   for (int waited = 0; waited < patience.count(); waited += grace) {
     if (::poll(polled.data(), 1, grace) == 1) return;
+    // Who asks once more, and not in the same breath, does not want to wait.
+    signalfd_siginfo again{};
+    bool asked = false;
+    while (::read(signal_fd_.get(), &again, sizeof again) == sizeof again) asked = true;
+    if (asked && waited > 0) break;
     const std::set<pid_t> now = children();
     for (const pid_t child : now) {
       if (before.contains(child)) ::kill(child, SIGKILL);

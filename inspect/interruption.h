@@ -6,7 +6,7 @@
 // them behind. While a guard lives, SIGINT, SIGTERM and SIGHUP do not kill this process: a thread takes them, kills the
 // children (so that whatever call waits for them fails and the stack unwinds, cleaning up), and the guard's end sends
 // the signal again, to its ordinary effect. When unwinding takes longer than `patience`, the signal's effect comes
-// without it.
+// without it, and so it does upon another signal a second and more later.
 //
 // Declare the guard before everything that wants cleaning up. Only one at a time. Threads that run already must not
 // have these signals unblocked; a program starts its guard before its threads.

@@ -90,7 +90,17 @@ def our_server(drydock, path, image_format, folder, *words):
     return NbdServer("drydock", socket, [drydock, "serve", "-f", image_format, *words, "--socket", socket, path])
 
 
-def readers(path, image_format, folder):
+def bare_loop(drydock, path, folder):
+    """What no server can beat (tests/bench/bare_server.cc), which is built here; raw files alone."""
+    build = pathlib.Path(drydock).resolve().parents[1]
+    if not (build / "build.ninja").exists():
+        return []
+    lib.timed(["ninja", "-C", str(build), "tests/bench/bench-bare-server"])
+    socket = f"{folder}/bare"
+    return [NbdServer("(bare loop)", socket, [str(build / "tests/bench/bench-bare-server"), socket, path])]
+
+
+def readers(drydock, path, image_format, folder):
     """The peers, each in its documented settings that could be its best."""
     chain = ["-f", image_format]
     peers = []
@@ -108,6 +118,7 @@ def readers(path, image_format, folder):
     if image_format == "raw":
         socket = f"{folder}/nbdkit"
         peers.append(NbdServer("nbdkit file", socket, ["nbdkit", "-f", "-r", "-U", socket, "file", path]))
+        peers += bare_loop(drydock, path, folder)
     return peers
 
 
@@ -115,7 +126,8 @@ def compare(bench, work, path, image_format, warm):
     lib.need("nbdcopy", "nbdinfo", "nbdkit", "qemu-nbd", "qemu-storage-daemon")
     bench.data.warm(*warm)
     with tempfile.TemporaryDirectory() as folder:
-        ours, peers = our_server(bench.drydock, path, image_format, folder), readers(path, image_format, folder)
+        ours = our_server(bench.drydock, path, image_format, folder)
+        peers = readers(bench.drydock, path, image_format, folder)
         with ours:
             for peer in peers:
                 with peer:
@@ -157,7 +169,7 @@ def random_reads(bench):
         with tempfile.TemporaryDirectory() as folder:
             ours = our_server(bench.drydock, path, image_format, folder)
             with ours:
-                for peer in readers(path, image_format, folder):
+                for peer in readers(bench.drydock, path, image_format, folder):
                     with peer:
                         for depth in (1, 32):
                             total = RANDOM_READS * 4096 // (4 if depth == 1 else 1)

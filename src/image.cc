@@ -8,13 +8,14 @@
 #include "src/error.h"
 #include "src/file_storage.h"
 #include "src/image_lock.h"
+#include "src/local_name.h"
 #include "src/scratch_overlay.h"
 
 namespace drydock {
 
 std::shared_ptr<Storage> Image::open_storage(const std::string& path, const OpenOptions& options) {
   if (is_remote_name(path)) return open_remote(options.remote.get(), path, options.writable);
-  auto file = FileStorage::open(path, options.writable);
+  auto file = FileStorage::open(local_path(path), options.writable);
   if (options.writable) lock_for_writing(*file);
   return file;
 }

@@ -12,6 +12,7 @@
 
 #include "src/error.h"
 #include "src/file_storage.h"
+#include "src/local_name.h"
 
 namespace drydock {
 
@@ -20,13 +21,6 @@ namespace fs = std::filesystem;
 namespace {
 
 const char* role_name(FileRole role) { return role == FileRole::backing_file ? "backing file" : "data file"; }
-
-// "json:{...}", "nbd://host", "ssh:...": a scheme is letters, digits, '+', '-', '.' before a colon that comes before
-// any slash. A local file with a colon in its name can be given as ./name.
-bool looks_like_protocol(const std::string& name) {
-  const size_t colon = name.find(':');
-  return colon != std::string::npos && name.find('/') > colon;
-}
 
 std::string describe(const FileReference& reference) {
   return fmt::format("{} '{}' named by '{}'", role_name(reference.role), printable(reference.name),
@@ -93,7 +87,7 @@ std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bo
     throw Error(ErrorKind::refused, fmt::format("Refused {}: not a file name", describe(reference)));
   }
   if (is_remote_name(reference.name)) return open_remote_file(reference, writable);
-  if (looks_like_protocol(reference.name)) {
+  if (has_protocol(reference.name)) {
     throw Error(ErrorKind::refused,
                 fmt::format("Refused {}: only plain local paths are opened, never json:, a URL or a "
                             "driver name",

@@ -77,7 +77,7 @@ class Amendment {
  public:
   Amendment(const Invocation& invocation, OptionString& given)
       : given_(given), options_(read_image_options(invocation)) {
-    described_ = describe_image(invocation, invocation.arguments[0]);
+    described_ = describe_image(invocation, invocation.arguments[0], true);
     options_.writable = true;
     storage_ = Image::open_storage(described_.filename, options_);
     options_.format = described_.format ? *described_.format : probe();

@@ -42,13 +42,21 @@ uint64_t number(const ParsedOptions& options, std::string_view name, uint64_t ot
   return value;
 }
 
+void check_aio(const ParsedOptions& options) {
+  const std::string aio = options.value("i").value_or("threads");
+  if (aio == "threads" || aio == "native" || aio == "io_uring") return;
+  throw Error(ErrorKind::invalid, fmt::format("Invalid aio option: {}", printable(aio)));
+}
+
 Plan parse_plan(const ParsedOptions& options) {
+  check_aio(options);
   Plan plan;
   plan.write = options.has("write");
   plan.count = number(options, "count", plan.count, INT64_MAX);
   plan.depth = number(options, "depth", plan.depth, max_depth);
   plan.bytes = number(options, "buffer-size", plan.bytes, max_request);
-  plan.step = number(options, "step-size", plan.bytes, INT64_MAX);
+  plan.step = number(options, "step-size", 0, INT64_MAX);
+  if (plan.step == 0) plan.step = plan.bytes;
   plan.offset = number(options, "offset", 0, INT64_MAX);
   plan.flush_interval = number(options, "flush-interval", 0, INT64_MAX);
   plan.pattern = static_cast<std::byte>(number(options, "pattern", 0, 255));
@@ -163,6 +171,10 @@ int run_bench(Invocation& invocation) {
   if (image->disk()->size() < plan.bytes) {
     throw Error(ErrorKind::usage, fmt::format("{}: the disk has {} bytes, fewer than one request of {}",
                                               printable(image->path()), image->disk()->size(), plan.bytes));
+  }
+  if (plan.offset >= image->disk()->size()) {
+    throw Error(ErrorKind::usage, fmt::format("{}: the disk ends at byte {}, before the first request at {}",
+                                              printable(image->path()), image->disk()->size(), plan.offset));
   }
   if (!json_output && !quiet) announce(invocation, plan);
   const auto start = std::chrono::steady_clock::now();

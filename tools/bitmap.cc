@@ -75,8 +75,10 @@ int run_bitmap(Invocation& invocation) {
                   .bitmap = invocation.arguments[1],
                   .granularity = std::nullopt};
   session.source = invocation.options.has("source-file") ? open_source(invocation, options) : session.target;
-  if (const auto size = invocation.options.value("granularity"))
-    session.granularity = read_named_size(*size, "granularity");
+  if (const auto word = invocation.options.value("granularity")) {
+    const uint64_t size = read_named_size(*word, "granularity");
+    if (size != 0) session.granularity = size;
+  }
 
   for (const ParsedOptions::Given& given : invocation.options.in_order()) {
     const Operation* operation = operation_of(given);

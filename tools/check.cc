@@ -140,7 +140,7 @@ int run_check(Invocation& invocation) {
   if (repairing) parse_repair(*options.value("repair"));
   if (repairing) refuse_force_share(invocation, invocation.arguments[0]);
   return told_in_its_words(invocation, invocation.arguments[0], [&] {
-    const ImageDescription described = describe_image(invocation, invocation.arguments[0]);
+    const ImageDescription described = describe_image(invocation, invocation.arguments[0], repairing);
     const std::string& path = described.filename;
     if (options.has("undo-restore")) return restore(invocation, path);
     const auto image = Image::open_storage(path, {.writable = repairing, .remote = remote_opener_for(invocation)});

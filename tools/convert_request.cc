@@ -3,6 +3,7 @@
 #include "tools/convert_request.h"
 
 #include "src/error.h"
+#include "src/local_name.h"
 #include "tools/cache_mode.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
@@ -76,6 +77,7 @@ void check_together(const ParsedOptions& words, const ConvertRequest& request) {
   }
   if (!request.to_stream()) return;
   if (request.target_format != Format::raw) refuse("Only a raw disk can be written to the standard output");
+  if (wants_json(words)) refuse("--output=json makes no sense where the disk goes to the standard output");
   if (request.into_existing || request.verify || !request.create_options.empty()) {
     refuse("-n, -o and --verify make no sense for the standard output");
   }
@@ -138,6 +140,7 @@ ConvertRequest parse_convert_request(const Invocation& invocation) {
   if (invocation.arguments.size() < 2) refuse("Must specify image file name");
   request.sources.assign(invocation.arguments.begin(), invocation.arguments.end() - 1);
   request.target = invocation.arguments.back();
+  if (!words.has("target-image-opts")) request.target = local_path(request.target);
   add_backing(words, request);
   check_together(words, request);
   return request;

@@ -2,6 +2,7 @@
 
 #include "src/error.h"
 #include "src/image_lock.h"
+#include "src/local_name.h"
 #include "tools/commands.h"
 #include "tools/create_options.h"
 #include "tools/image_info.h"
@@ -37,8 +38,12 @@ ImageCreateOptions read_words(const Invocation& invocation, Format format, std::
   throw error.within(printable(invocation.arguments[0]));
 }
 
+std::string path_to_create(const std::string& word) try { return local_path(word); } catch (const Error& error) {
+  throw error.within(printable(word));
+}
+
 void create(Invocation& invocation, Format format, OptionString& given) {
-  const std::string& path = invocation.arguments[0];
+  const std::string path = path_to_create(invocation.arguments[0]);
   std::optional<uint64_t> size;
   if (invocation.arguments.size() > 1) size = read_named_size(invocation.arguments[1], "image size");
   ImageCreateOptions options = read_words(invocation, format, size, given);
@@ -49,7 +54,7 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   options = resolve_create_options(path, options);
   const bool json = wants_json(invocation.options);
   if (!json && !invocation.options.has("quiet")) {
-    invocation.io.out << formatting_line(path, format, given, *options.size) << std::flush;
+    invocation.io.out << formatting_line(invocation.arguments[0], format, given, *options.size) << std::flush;
   }
   try {
     for (const std::string& warning : create_image(path, options)) invocation.warn(fmt::format("warning: {}", warning));

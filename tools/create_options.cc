@@ -8,6 +8,10 @@ namespace drydock::cli {
 
 namespace {
 
+// Known to be refused, but for encryption=off.
+constexpr std::string_view encryption_option = "encryption";
+constexpr std::string_view encryption_format_option = "encrypt.format";
+
 struct CreateOption {
   OptionRow row;
   std::string_view shown_default;  // what the "Formatting" line says where it is not given; "": nothing
@@ -16,6 +20,8 @@ struct CreateOption {
 // In the order in which the "Formatting" line lists them.
 const std::vector<CreateOption>& create_options(Format format) {
   static const std::vector<CreateOption> qcow2{
+      {{encryption_option, OptionKind::flag, "Encrypt the image"}, ""},
+      {{encryption_format_option, OptionKind::text, "Encrypt the image"}, ""},
       {{"cluster_size", OptionKind::size, "qcow2 cluster size"}, "65536"},
       {{"extended_l2", OptionKind::flag, "Extended L2 tables"}, "off"},
       {{"preallocation", OptionKind::text, "Preallocation mode (allowed values: off, metadata, falloc, full)"}, ""},
@@ -71,6 +77,9 @@ void read_qcow2_options(const OptionString& given, qcow2::CreateOptions& options
   options.backing_format = given.value("backing_fmt");
   options.data_file = given.value("data_file");
   options.data_file_raw = given.flag("data_file_raw").value_or(options.data_file_raw);
+  if (given.flag(encryption_option).value_or(false) || given.has(encryption_format_option)) {
+    throw Error(ErrorKind::unsupported, "encrypted images are not made");
+  }
   if (const auto compat = given.value("compat")) options.version = version_of(*compat);
   if (const auto type = given.value("compression_type")) options.compression = compression_of(*type);
 }
@@ -91,6 +100,7 @@ std::string shown_value(const OptionRow& row, const OptionString& given) {
 
 std::string create_options_help(Format format, bool names_file) {
   std::vector<OptionRow> rows = rows_of(format);
+  std::erase_if(rows, [](const OptionRow& row) { return row.name.starts_with("encrypt"); });
   if (names_file) return "Supported options:\n" + option_help(rows);
   std::erase_if(rows, [&](const OptionRow& row) {
     return row.name == "nocow" || row.name == "extent_size_hint" ||

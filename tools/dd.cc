@@ -5,6 +5,7 @@
 #include "src/copy/copy_disk.h"
 #include "src/copy/lost_data.h"
 #include "src/error.h"
+#include "src/local_name.h"
 #include "src/new_image.h"
 #include "src/slice_disk.h"
 #include "tools/cache_mode.h"
@@ -46,7 +47,7 @@ Request parse_operands(const std::vector<std::string>& operands) {
     if (name == "if") {
       request.input = value;
     } else if (name == "of") {
-      request.output = value;
+      request.output = local_path(value);
     } else if (name == "bs") {
       request.block_size = read_named_size(value, "bs", {.least = 1, .most = max_block_size});
     } else if (name == "count") {

@@ -20,7 +20,6 @@ using Options = OptionString::Words;
 // They tell QEMU how to go about it, not what the image is.
 constexpr std::array tuning_of_formats{
     "node-name",
-    "read-only",
     "auto-read-only",
     "discard",
     "detect-zeroes",
@@ -40,9 +39,19 @@ constexpr std::array tuning_of_formats{
     "pass-discard-other",
 };
 constexpr std::array tuning_of_files{
-    "node-name",   "read-only",     "auto-read-only", "locking",    "aio",           "discard",
-    "pr-manager",  "cache.direct",  "cache.no-flush", "drop-cache", "aio-max-batch", "x-check-cache-dropped",
-    "force-share", "detect-zeroes",
+    "node-name",
+    "auto-read-only",
+    "locking",
+    "aio",
+    "discard",
+    "pr-manager",
+    "cache.direct",
+    "cache.no-flush",
+    "drop-cache",
+    "aio-max-batch",
+    "x-check-cache-dropped",
+    "force-share",
+    "detect-zeroes",
 };
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
@@ -56,6 +65,12 @@ uint64_t take_size(Options& options, const std::string& name) {
     invalid(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
   }
   return size.bytes;
+}
+
+bool take_flag(Options& options, const std::string& name) {
+  const std::string word = take(options, name).value_or("off");
+  if (word != "on" && word != "off") invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+  return word == "on";
 }
 
 // The options of the protocol below, without their "file.".
@@ -105,10 +120,13 @@ void refuse_rest(const Options& options, const std::string& driver) {
 
 }  // namespace
 
-ImageDescription parse_image_opts(const std::string& text) {
+ImageDescription parse_image_opts(const std::string& text, bool writable) {
   Options options = OptionString({text}).words();
   if (options.size() == 1 && text.find('=') == std::string::npos) {
     invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
+  }
+  for (const char* name : {"read-only", "file.read-only"}) {
+    if (take_flag(options, name) && writable) throw Error(ErrorKind::read_only, "Block node is read-only");
   }
   ImageDescription description;
   const auto driver = take(options, "driver");

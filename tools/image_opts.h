@@ -26,7 +26,8 @@ struct ImageDescription {
 
 // Throws invalid, unsupported where it takes encryption, refused for what is neither; the words are QEMU's
 // where it would refuse too.
-ImageDescription parse_image_opts(const std::string& text);
+// `writable`: what read-only=on refuses.
+ImageDescription parse_image_opts(const std::string& text, bool writable);
 
 // Checks the words of --object. No object is of use here: what needs one is encryption, which is not supported.
 void check_object(const std::string& text);

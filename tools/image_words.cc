@@ -113,10 +113,12 @@ std::vector<std::string> allowed_trees(const Invocation& invocation) {
 }
 
 std::vector<OptionSpec> image_options() {
-  return join(open_options(), {
-                                  {0, "image-opts", "", "IMAGE is a list of options: driver=qcow2,file.filename=..."},
-                                  {0, "object", "OBJECT", "an object of QEMU's; checked, but of no use here"},
-                              });
+  return join(open_options(),
+              {
+                  {0, "image-opts", "", "IMAGE is a list of options: driver=qcow2,file.filename=..."},
+                  {0, "object", "OBJECT",
+                   "an object of QEMU's: credentials of TLS for serve; checked, but of no use elsewhere"},
+              });
 }
 
 OpenOptions read_image_options(const Invocation& invocation) {
@@ -134,7 +136,7 @@ OpenOptions read_image_options(const Invocation& invocation) {
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
   if (invocation.options.has("image-opts")) {
     return open_shared(invocation, word, options, [&] {
-      const ImageDescription description = parse_image_opts(word);
+      const ImageDescription description = parse_image_opts(word, options.writable);
       try {
         return open_described(description, options);
       } catch (const Error& error) {
@@ -192,8 +194,8 @@ void warn_of_snapshots(const Invocation& invocation, const Image& image) {
       "backing file then has");
 }
 
-ImageDescription describe_image(const Invocation& invocation, const std::string& word) {
-  if (invocation.options.has("image-opts")) return parse_image_opts(word);
+ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable) {
+  if (invocation.options.has("image-opts")) return parse_image_opts(word, writable);
   ImageDescription description{.filename = word, .format = std::nullopt, .offset = 0, .size = std::nullopt};
   if (const auto format = invocation.options.value("format")) description.format = format_named(invocation, *format);
   return description;

@@ -58,7 +58,7 @@ void warn_of_snapshots(const Invocation& invocation, const Image& image);
 
 // What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
 // of -f.
-ImageDescription describe_image(const Invocation& invocation, const std::string& word);
+ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable);
 
 // Throws `error`, met while `word` was being opened, as qemu-img tells of it.
 [[noreturn]] void tell_as_qemu_img(const Error& error, const std::string& word);

@@ -16,10 +16,9 @@ namespace {
 using Options = OptionString::Words;
 
 // They tell QEMU how to go about it, not what the image is.
-constexpr std::array tuning{"node-name",       "read-only",    "auto-read-only", "discard",
-                            "detect-zeroes",   "cache.direct", "cache.no-flush", "force-share",
-                            "reconnect-delay", "open-timeout", "server.to",      "server.keep-alive",
-                            "server.numeric",  "server.ipv4",  "server.ipv6",    "server.mptcp"};
+constexpr std::array tuning{"node-name",         "auto-read-only", "discard",         "detect-zeroes", "cache.direct",
+                            "cache.no-flush",    "force-share",    "reconnect-delay", "open-timeout",  "server.to",
+                            "server.keep-alive", "server.numeric", "server.ipv4",     "server.ipv6",   "server.mptcp"};
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 

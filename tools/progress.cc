@@ -75,8 +75,16 @@ Progress::BlockedSignal::BlockedSignal() {
 
 Progress::BlockedSignal::~BlockedSignal() { ::pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
 
+// What a program reads there is JSON and nothing else.
+std::ostream& Progress::stream_for(const Invocation& invocation) {
+  return invocation.options.value("output") == "json" ? invocation.io.err : invocation.io.out;
+}
+
 Progress::Progress(const Invocation& invocation, std::ostream* out)
-    : out_(out != nullptr ? *out : invocation.io.out), err_(invocation.io.err), program_(invocation.program) {
+    : out_(out != nullptr ? *out : stream_for(invocation)),
+      results_(out != nullptr ? *out : invocation.io.out),
+      err_(invocation.io.err),
+      program_(invocation.program) {
   const ParsedOptions& options = invocation.options;
   quiet_ = options.has("quiet");
   if (options.has("progress") && !quiet_) {
@@ -161,7 +169,7 @@ void Progress::finish_early(std::string_view last_words) {
     show_bar(true);
     out_ << '\n';
   }
-  if (!quiet_) out_ << last_words;
+  if (!quiet_) results_ << last_words << std::flush;
   if (style_ == Style::lines) out_ << '\n';
   out_ << std::flush;
   write_json("finished", true);

@@ -42,8 +42,9 @@ std::vector<OptionSpec> progress_options();
 
 class Progress {
  public:
-  // Reads its options, and -q/--quiet where the command has that. `out` is where -p prints; the invocation's own output
-  // unless that carries data. Throws usage for a --progress-fd that is not an open descriptor.
+  // Reads its options, and -q/--quiet where the command has that. `out` is where -p prints; unless given the
+  // invocation's own output, or with --output=json its errors. Throws usage for a --progress-fd that is not an open
+  // descriptor.
   explicit Progress(const Invocation& invocation, std::ostream* out = nullptr);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
@@ -84,6 +85,7 @@ class Progress {
     sigset_t previous_{};
   };
 
+  static std::ostream& stream_for(const Invocation& invocation);
   double percent() const;
   double seconds_since_start() const;
   double bytes_per_second() const;
@@ -98,6 +100,7 @@ class Progress {
   BlockedSignal asked_;      // before guard_ starts its thread
   InterruptionGuard guard_;  // ends after all that is below
   std::ostream& out_;
+  std::ostream& results_;  // where the command's result goes
   std::ostream& err_;
   std::string program_;
   Style style_ = Style::none;

@@ -3,6 +3,7 @@
 #include "tools/qemu_img.h"
 
 #include <algorithm>
+#include <map>
 
 #include "src/error.h"
 #include "tools/commands.h"
@@ -35,11 +36,57 @@ const Command* find_verb(std::string_view name) {
   return command != nullptr && is_qemu_img_verb(*command) && command->name == name ? command : nullptr;
 }
 
+// qemu-img's own long options: an abbreviation of one means it, whatever drydock has added beside it.
+const std::vector<std::string_view>& own_long_options(std::string_view verb) {
+  static const std::map<std::string_view, std::vector<std::string_view>> own{
+      {"amend", {"help", "object", "image-opts", "force"}},
+      {"bench", {"help", "flush-interval", "pattern", "image-opts", "force-share", "no-drain"}},
+      {"bitmap",
+       {"help", "object", "image-opts", "add", "remove", "clear", "enable", "disable", "merge", "granularity",
+        "source-file", "source-format"}},
+      {"check", {"help", "format", "repair", "output", "object", "image-opts", "force-share"}},
+      {"commit", {"help", "object", "image-opts"}},
+      {"compare", {"help", "object", "image-opts", "force-share"}},
+      {"convert",
+       {"help", "object", "image-opts", "force-share", "target-image-opts", "salvage", "target-is-zero", "bitmaps",
+        "skip-broken-bitmaps"}},
+      {"create", {"help", "object"}},
+      {"dd", {"help", "object", "image-opts", "force-share"}},
+      {"info", {"help", "format", "output", "backing-chain", "object", "image-opts", "force-share"}},
+      {"map", {"help", "format", "output", "object", "image-opts", "force-share", "start-offset", "max-length"}},
+      {"measure", {"help", "image-opts", "object", "output", "size", "force-share"}},
+      {"rebase", {"help", "object", "image-opts", "force-share"}},
+      {"resize", {"help", "object", "image-opts", "preallocation", "shrink"}},
+      {"snapshot", {"help", "object", "image-opts", "force-share"}},
+      {"", {"help", "version", "trace"}},
+  };
+  return own.at(verb);
+}
+
+// The word, with an option of `own` that it abbreviates, and no other of them, spelt out.
+std::string spelt_out(const std::string& word, const std::vector<std::string_view>& own) {
+  if (word.size() <= 2 || !word.starts_with("--")) return word;
+  const size_t equals = std::min(word.find('='), word.size());
+  const std::string typed = word.substr(2, equals - 2);
+  const auto abbreviated = [&](std::string_view option) { return option.starts_with(typed); };
+  if (std::ranges::count_if(own, abbreviated) != 1) return word;
+  return fmt::format("--{}{}", *std::ranges::find_if(own, abbreviated), word.substr(equals));
+}
+
+// Up to a "--", behind which there are no options.
+std::vector<std::string> spelt_out(std::vector<std::string> words, std::string_view verb) {
+  for (std::string& word : words) {
+    if (word == "--") break;
+    word = spelt_out(word, own_long_options(verb));
+  }
+  return words;
+}
+
 // Options before the verb. Returns how many words they are; nothing where they have been answered, with `status`.
 std::optional<size_t> read_standard_options(const std::vector<std::string>& words, Streams& io, int& status) {
   size_t next = 0;
   for (; next < words.size() && words[next].starts_with('-'); ++next) {
-    const std::string& word = words[next];
+    const std::string word = spelt_out(words[next], own_long_options(""));
     if (word == "-h" || word == "--help" || word == "-V" || word == "--version") {
       io.out << (word.ends_with('h') || word == "--help" ? qemu_img_help() : version_text());
       status = 0;
@@ -96,7 +143,7 @@ int run_qemu_img(const std::vector<std::string>& words, Streams& io) {
   const Command* command = find_verb(verb);
   if (command == nullptr) return refuse(io, fmt::format("Command not found: {}", printable(verb)));
   const std::vector<std::string> rest(words.begin() + static_cast<std::ptrdiff_t>(*options) + 1, words.end());
-  return run_command(*command, rest, std::string(qemu_img_name), io, true);
+  return run_command(*command, spelt_out(rest, verb), std::string(qemu_img_name), io, true);
 }
 
 }  // namespace drydock::cli

@@ -67,16 +67,15 @@ SizeArgument read_size(std::string_view text) {
   const bool has_point = !hex && text.starts_with('.');
   if (has_point) text.remove_prefix(1);
   if (has_point) fraction += take(text, digits);
-  const bool has_digits = !whole.empty() || fraction.size() > 2;
   const int shift = suffix_shift(text);
   // Whole and fraction apart: a double does not hold every number of bytes.
   const double part = std::strtod(fraction.c_str(), nullptr);
-  if (!has_digits || shift < 0 || (part > 0 && shift == 0)) return {0, Problem::malformed};
+  if (whole.empty() || shift < 0 || (part > 0 && shift == 0)) return {0, Problem::malformed};
 
-  SizeArgument result = whole.empty() ? SizeArgument{} : read_digits(whole, hex ? 16 : 10);
+  SizeArgument result = read_digits(whole, hex ? 16 : 10);
   if (result.problem != Problem::none) return result;
   if (result.bytes > std::numeric_limits<uint64_t>::max() >> shift) return {0, Problem::too_large};
-  const auto sum = checked_add(result.bytes << shift, static_cast<uint64_t>(std::ldexp(part, shift)));
+  const auto sum = checked_add(result.bytes << shift, static_cast<uint64_t>(std::ldexp(part, shift) + 0.5));
   return sum ? SizeArgument{*sum, Problem::none} : SizeArgument{0, Problem::too_large};
 }
 

@@ -30,9 +30,10 @@ Request parse_request(const ParsedOptions& options) {
   for (const auto& [option, action] :
        std::array{std::pair{"list", Action::list}, std::pair{"apply", Action::apply},
                   std::pair{"create", Action::create}, std::pair{"delete", Action::remove}}) {
-    if (!options.has(option)) continue;
-    ++actions;
-    request = {action, options.value(option).value_or("")};
+    for (const std::string& name : options.values(option)) {
+      ++actions;
+      request = {action, name};
+    }
   }
   if (actions > 1) usage_error("Cannot mix '-l', '-a', '-c', '-d'");
   return request;
@@ -88,6 +89,7 @@ int run_snapshot(Invocation& invocation) {
     usage_error("a snapshot needs a name");
   }
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
+  const bool json = wants_json(invocation.options);
   OpenOptions options = read_image_options(invocation);
   options.writable = request.action > Action::list;
   options.metadata_only = !options.writable;
@@ -111,7 +113,7 @@ int run_snapshot(Invocation& invocation) {
       image->delete_snapshot(find_snapshot(*image, request));
       break;
   }
-  if (wants_json(invocation.options)) list(invocation, *image);
+  if (json) list(invocation, *image);
   image->close();
   return 0;
 }

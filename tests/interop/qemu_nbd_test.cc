@@ -88,6 +88,8 @@ TEST_F(qemu_nbd_words, what_is_refused_is_refused_alike) {
       {dir.file("gone")},
       {"-n", "--cache=none", image},
       {"-f", "raw", "--image-opts", "driver=raw,file.filename=" + image},
+      {"--image-opts", "driver=qcow2,read-only=on,file.filename=" + image},
+      {"--image-opts", "driver=qcow2,file.read-only=on,file.filename=" + image},
       {"-L", image},
       {"-L", "-x", "y"},
       {"--tls-creds=x", image},

@@ -275,7 +275,8 @@ TEST(cli_sizes, read_as_qemu_reads_them) {
   EXPECT_EQ(parse_size("64K", "--size"), 65536U);
   EXPECT_EQ(parse_size("7b", "--size"), 7U);
   EXPECT_EQ(parse_size("1.5G", "--size"), 1610612736U);
-  EXPECT_EQ(parse_size(".5M", "--size"), 524288U);
+  EXPECT_EQ(parse_size("0.3M", "--size"), 314573U) << "rounded";
+  EXPECT_THROW(parse_size(".5M", "--size"), Error);
   EXPECT_EQ(parse_size("2T", "--size"), 2199023255552U);
   EXPECT_EQ(parse_size("0x10", "--size"), 16U);
   EXPECT_EQ(parse_size(" +1.0", "--size"), 1U);

@@ -9,6 +9,8 @@
 #include <set>
 
 #include "src/error.h"
+#include "src/local_name.h"
+#include "src/remote.h"
 
 namespace drydock::nbd {
 
@@ -38,6 +40,12 @@ bool is_image_file(const fs::path& folder, const std::string& name) {
   return !error && (fs::is_regular_file(status) || fs::is_block_file(status));
 }
 
+// With the file's own name, be it a link's.
+fs::path whole_path(const fs::path& file) {
+  const fs::path absolute = fs::absolute(file);
+  return fs::weakly_canonical(absolute.parent_path()) / absolute.filename();
+}
+
 // The part of an export's name behind that of its file; nothing where it is not one of the file's.
 std::optional<std::string_view> behind(std::string_view name, std::string_view file) {
   if (!name.starts_with(file)) return std::nullopt;
@@ -49,14 +57,14 @@ std::optional<std::string_view> behind(std::string_view name, std::string_view f
 
 ImageCatalog::ImageCatalog(const std::vector<std::string>& sources, Options options) : options_(std::move(options)) {
   std::set<std::string> taken;
-  std::set<fs::path> known;
-  for (const std::string& path : sources) {
+  std::set<std::string> known;
+  for (const std::string& word : sources) {
+    const std::string path = local_path(word);
     std::error_code error;
     const bool is_folder = fs::is_directory(path, error);
-    // Whole, so that it counts from "/" as well; a URI stays what it is.
-    const bool is_uri = !is_folder && path.find("://") != std::string::npos;
-    const fs::path full = is_folder ? fs::canonical(path) : is_uri ? fs::path(path) : fs::absolute(path);
-    if (!known.insert(full.lexically_normal()).second) continue;
+    // Whole, so that it counts from "/" as well, and is spelt in one way; a URI stays what it is.
+    const fs::path full = is_folder ? fs::canonical(path) : is_remote_name(path) ? fs::path(path) : whole_path(path);
+    if (!known.insert(full.string()).second) continue;
     const std::string name = printable(full.filename().string());
     std::string unique = name;
     for (unsigned n = 2; !taken.insert(unique).second; ++n) unique = fmt::format("{}~{}", name, n);

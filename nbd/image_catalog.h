@@ -6,9 +6,9 @@
 //     FILE, FILE/disk, FILE/p1, FILE/snapshots/NAME, FILE/backing/1, ...     (nbd/image_exports.h)
 //
 // FILE is a file's name without its folder, told apart from earlier ones by "~2", "~3" ... behind it; a file that is
-// named twice is there once; with more than
-// one source what is in a folder has the folder's own name before it, FOLDER/FILE. In a folder every regular file and
-// block device counts whose name does not start with a dot; a symlink only where it ends within the folder.
+// named twice is there once. With more than one source what is in a folder has the folder's own name before it,
+// FOLDER/FILE. In a folder every regular file and block device counts whose name does not start with a dot; a symlink
+// only where it ends within the folder.
 //
 // An image keeps the format it was found to have when it was first opened, whatever its guest has written to it since
 // (safety.md, 8), until another file takes its name.

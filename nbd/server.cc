@@ -106,9 +106,9 @@ class Server::Core {
 
   void start() {
     if (options_.stop_on_signals) {
-      for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-        if (!is_ignored(signal)) signals_.add(signal);
-      }
+      signals_.add(SIGINT);
+      signals_.add(SIGTERM);
+      if (!is_ignored(SIGHUP)) signals_.add(SIGHUP);  // nohup(1)
       wait_for_signal();
     }
     for (auto& door : doors_) wait_at(door);

@@ -14,11 +14,16 @@ bool has_protocol(std::string_view name) {
   return colon != std::string_view::npos && name.find('/') > colon;
 }
 
-std::string local_path(const std::string& name) {
+std::string without_file_protocol(const std::string& name) {
   constexpr std::string_view plain = "file:";
+  return name.starts_with(plain) ? name.substr(plain.size()) : name;
+}
+
+std::string local_path(const std::string& name) {
   std::error_code unknown;
   if (!has_protocol(name) || is_remote_name(name) || std::filesystem::exists(name, unknown)) return name;
-  if (name.starts_with(plain)) return name.substr(plain.size());
+  std::string path = without_file_protocol(name);
+  if (path != name) return path;
   throw Error(ErrorKind::invalid, fmt::format("Unknown protocol '{}'", printable(name.substr(0, name.find(':')))));
 }
 

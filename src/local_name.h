@@ -14,6 +14,9 @@ namespace drydock {
 // such a name can always be given as ./name.
 bool has_protocol(std::string_view name);
 
+// The name without QEMU's "file:".
+std::string without_file_protocol(const std::string& name);
+
 // The path of what the user named, without QEMU's "file:"; remote names (is_remote_name()) and files that are there
 // stay as they are. Throws invalid for all other protocols: a file of such a name is never made by accident.
 std::string local_path(const std::string& name);

@@ -36,7 +36,10 @@ void RawImage::resize(uint64_t size, Preallocation preallocation) {
     }
     storage_->flush();
   } catch (const Error&) {
-    if (size > old_size) storage_->truncate(old_size);
+    try {
+      if (size > old_size) storage_->truncate(old_size);
+    } catch (const Error&) {  // the first failure is the one to tell
+    }
     throw;
   }
   disk_->set_size(round_up(size, sector_size));

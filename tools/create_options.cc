@@ -3,6 +3,7 @@
 #include "tools/create_options.h"
 
 #include "src/error.h"
+#include "src/local_name.h"
 
 namespace drydock::cli {
 
@@ -68,14 +69,20 @@ qcow2::CompressionType compression_of(const std::string& type) {
   refuse_value("compression_type", type);
 }
 
+// As the image is to record it: what is in an image is opened as a plain path or not at all.
+std::optional<std::string> file_named(const OptionString& given, std::string_view name) {
+  const auto word = given.value(name);
+  return word ? std::optional(without_file_protocol(*word)) : std::nullopt;
+}
+
 void read_qcow2_options(const OptionString& given, qcow2::CreateOptions& options) {
   options.cluster_size = given.size("cluster_size").value_or(options.cluster_size);
   options.extended_l2 = given.flag("extended_l2").value_or(options.extended_l2);
   options.lazy_refcounts = given.flag("lazy_refcounts").value_or(options.lazy_refcounts);
   options.refcount_bits = given.number("refcount_bits").value_or(options.refcount_bits);
-  options.backing_file = given.value("backing_file");
+  options.backing_file = file_named(given, "backing_file");
   options.backing_format = given.value("backing_fmt");
-  options.data_file = given.value("data_file");
+  options.data_file = file_named(given, "data_file");
   options.data_file_raw = given.flag("data_file_raw").value_or(options.data_file_raw);
   if (given.flag(encryption_option).value_or(false) || given.has(encryption_format_option)) {
     throw Error(ErrorKind::unsupported, "encrypted images are not made");

@@ -68,9 +68,9 @@ uint64_t take_size(Options& options, const std::string& name) {
 }
 
 bool take_flag(Options& options, const std::string& name) {
-  const std::string word = take(options, name).value_or("off");
-  if (word != "on" && word != "off") invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
-  return word == "on";
+  const std::optional<bool> flag = read_flag(take(options, name).value_or("off"));
+  if (!flag) invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+  return *flag;
 }
 
 // The options of the protocol below, without their "file.".

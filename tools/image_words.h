@@ -57,7 +57,7 @@ std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, cons
 void warn_of_snapshots(const Invocation& invocation, const Image& image);
 
 // What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
-// of -f.
+// of -f. Throws read_only where it is to be `writable`, and the words have read-only=on.
 ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable);
 
 // Throws `error`, met while `word` was being opened, as qemu-img tells of it.

@@ -15,16 +15,6 @@ using Problem = SizeArgument::Problem;
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
-std::optional<bool> read_flag(std::string_view text) {
-  for (const std::string_view on : {"on", "yes", "true", "y"}) {
-    if (text == on) return true;
-  }
-  for (const std::string_view off : {"off", "no", "false", "n"}) {
-    if (text == off) return false;
-  }
-  return std::nullopt;
-}
-
 void check_value(const OptionRow& row, const std::string& value) {
   switch (row.kind) {
     case OptionKind::text:
@@ -160,6 +150,16 @@ std::optional<uint64_t> OptionString::size(std::string_view name) const {
   const auto text = value(name);
   if (!text) return std::nullopt;
   return read_size(*text).bytes;
+}
+
+std::optional<bool> read_flag(std::string_view text) {
+  for (const std::string_view on : {"on", "yes", "true", "y"}) {
+    if (text == on) return true;
+  }
+  for (const std::string_view off : {"off", "no", "false", "n"}) {
+    if (text == off) return false;
+  }
+  return std::nullopt;
 }
 
 std::optional<std::string> take(OptionString::Words& words, const std::string& name) {

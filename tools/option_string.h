@@ -60,6 +60,9 @@ class OptionString {
   std::vector<Given> given_;
 };
 
+// "on", "yes", "off", "n" ...; nothing for all else.
+std::optional<bool> read_flag(std::string_view text);
+
 // Removes a word, and tells its value; nothing where it was not given.
 std::optional<std::string> take(OptionString::Words& words, const std::string& name);
 

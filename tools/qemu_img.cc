@@ -73,11 +73,26 @@ std::string spelt_out(const std::string& word, const std::vector<std::string_vie
   return fmt::format("--{}{}", *std::ranges::find_if(own, abbreviated), word.substr(equals));
 }
 
+// Whether the word is an option whose value is the next one.
+bool takes_next_word(const Command& command, std::string_view word) {
+  const std::vector<OptionSpec> specs = all_options(command);
+  if (word.starts_with("--")) {
+    const auto found = std::ranges::find(specs, word.substr(2), &OptionSpec::long_name);
+    return found != specs.end() && !found->argument.empty() && !found->value_optional;
+  }
+  if (!word.starts_with('-')) return false;
+  for (size_t i = 1; i < word.size(); ++i) {
+    const auto found = std::ranges::find(specs, word[i], &OptionSpec::short_name);
+    if (found != specs.end() && !found->argument.empty()) return i + 1 == word.size();
+  }
+  return false;
+}
+
 // Up to a "--", behind which there are no options.
-std::vector<std::string> spelt_out(std::vector<std::string> words, std::string_view verb) {
-  for (std::string& word : words) {
-    if (word == "--") break;
-    word = spelt_out(word, own_long_options(verb));
+std::vector<std::string> spelt_out(std::vector<std::string> words, const Command& verb) {
+  for (size_t i = 0; i < words.size() && words[i] != "--"; ++i) {
+    words[i] = spelt_out(words[i], own_long_options(verb.name));
+    if (takes_next_word(verb, words[i])) ++i;
   }
   return words;
 }
@@ -143,7 +158,7 @@ int run_qemu_img(const std::vector<std::string>& words, Streams& io) {
   const Command* command = find_verb(verb);
   if (command == nullptr) return refuse(io, fmt::format("Command not found: {}", printable(verb)));
   const std::vector<std::string> rest(words.begin() + static_cast<std::ptrdiff_t>(*options) + 1, words.end());
-  return run_command(*command, spelt_out(rest, verb), std::string(qemu_img_name), io, true);
+  return run_command(*command, spelt_out(rest, *command), std::string(qemu_img_name), io, true);
 }
 
 }  // namespace drydock::cli

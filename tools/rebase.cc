@@ -4,6 +4,7 @@
 
 #include "src/copy/rebase.h"
 #include "src/error.h"
+#include "src/local_name.h"
 #include "src/qcow2/qcow2_image.h"
 #include "tools/cache_mode.h"
 #include "tools/commands.h"
@@ -39,6 +40,7 @@ Request parse_request(const Invocation& invocation) {
   wants_json(words);
   check_cache_option(words, "t", "cache");
   check_cache_option(words, "T", "source cache");
+  if (request.backing) request.backing = without_file_protocol(*request.backing);
   if (request.backing && request.backing->empty()) request.backing.reset();
   return request;
 }

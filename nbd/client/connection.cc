@@ -71,6 +71,7 @@ Error connect_error(const std::string& place) {
 // The parts of one caller's request that are under way; on its stack, which it does not leave before all are answered.
 struct Connection::Batch {
   Connection& connection;
+  Duration duration = Duration::short_;
   size_t under_way = 0;
   size_t allowed = 0;  // as many may be under way for the one who waits to go on
   int error = 0;       // of the first that failed
@@ -227,7 +228,7 @@ int Connection::on_completion(void* user_data, int* error) {
   Batch& batch = *static_cast<Batch*>(user_data);
   if (*error != 0 && batch.error == 0) batch.error = *error;
   --batch.under_way;
-  --batch.connection.under_way_;
+  batch.connection.count(batch.duration, -1);
   if (batch.under_way <= batch.allowed) batch.ready.notify_one();
   return 1;  // nothing is left for libnbd to keep of it
 }
@@ -286,16 +287,21 @@ void Connection::wake_driver() const {
   [[maybe_unused]] const ssize_t told = ::write(wake_.get(), &one, sizeof one);
 }
 
+void Connection::count(Duration duration, int change) {
+  under_way_ += static_cast<size_t>(change);
+  if (duration == Duration::any) lengthy_ += static_cast<size_t>(change);
+}
+
 template <class Start>
 void Connection::issue(Batch& batch, const Start& start) {
   batch.issued_all = false;
   if (lost_) return;
   if (under_way_ == 0) last_sign_ = Clock::now();
   ++batch.under_way;
-  ++under_way_;
+  count(batch.duration, 1);
   if (start() == -1) {
     --batch.under_way;
-    --under_way_;
+    count(batch.duration, -1);
     if (batch.error == 0) batch.error = nbd_get_errno() == 0 ? EIO : nbd_get_errno();
     return;
   }
@@ -304,7 +310,9 @@ void Connection::issue(Batch& batch, const Start& start) {
   if (driven_ && (nbd_aio_get_direction(handle_.get()) & ~watched_) != 0) wake_driver();
 }
 
-std::chrono::milliseconds Connection::patience_left() const {
+// Nothing: no end to it.
+std::optional<std::chrono::milliseconds> Connection::patience_left() const {
+  if (lengthy_ > 0) return std::nullopt;
   const auto silent = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - last_sign_);
   return std::max(std::chrono::milliseconds(0), patience_.silence - silent);
 }
@@ -324,9 +332,9 @@ void Connection::drive(std::unique_lock<std::mutex>& lock) {
                                pollfd{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
   if ((watched_ & LIBNBD_AIO_DIRECTION_READ) != 0) polled[0].events |= POLLIN;
   if ((watched_ & LIBNBD_AIO_DIRECTION_WRITE) != 0) polled[0].events |= POLLOUT;
-  const std::chrono::milliseconds timeout = patience_left();
+  const int timeout = static_cast<int>(patience_left().value_or(std::chrono::milliseconds(-1)).count());
   lock.unlock();
-  ::poll(polled.data(), polled.size(), static_cast<int>(timeout.count()));
+  ::poll(polled.data(), polled.size(), timeout);
   lock.lock();
   if (polled[1].revents != 0) {
     uint64_t taken = 0;
@@ -334,7 +342,7 @@ void Connection::drive(std::unique_lock<std::mutex>& lock) {
   }
   if (nbd_aio_is_dead(handle_.get()) == 1 || nbd_aio_is_closed(handle_.get()) == 1) return;
   if (polled[0].revents == 0) {
-    if (patience_left().count() == 0) give_up();
+    if (patience_left() == std::chrono::milliseconds(0)) give_up();
     return;
   }
   last_sign_ = Clock::now();
@@ -387,9 +395,9 @@ void Connection::finish(std::unique_lock<std::mutex>& lock, Batch& batch, const 
 }
 
 template <class Start>
-void Connection::request(const std::string& what, const Start& start) {
+void Connection::request(const std::string& what, Duration duration, const Start& start) {
   std::unique_lock lock(mutex_);
-  Batch batch{.connection = *this};
+  Batch batch{.connection = *this, .duration = duration};
   issue(batch, [&] { return start(batch); });
   finish(lock, batch, what);
 }
@@ -432,7 +440,7 @@ void Connection::write(uint64_t offset, std::span<const std::byte> data) {
 }
 
 void Connection::zero(uint64_t offset, uint32_t length, bool keep_space) {
-  request(fmt::format("zeroing {} bytes at offset {}", length, offset), [&](Batch& batch) {
+  request(fmt::format("zeroing {} bytes at offset {}", length, offset), Duration::any, [&](Batch& batch) {
     return nbd_aio_zero(handle_.get(), length, offset,
                         {.callback = on_completion, .user_data = &batch, .free = nullptr},
                         keep_space ? LIBNBD_CMD_FLAG_NO_HOLE : 0);
@@ -440,14 +448,14 @@ void Connection::zero(uint64_t offset, uint32_t length, bool keep_space) {
 }
 
 void Connection::trim(uint64_t offset, uint32_t length) {
-  request(fmt::format("discarding {} bytes at offset {}", length, offset), [&](Batch& batch) {
+  request(fmt::format("discarding {} bytes at offset {}", length, offset), Duration::any, [&](Batch& batch) {
     return nbd_aio_trim(handle_.get(), length, offset,
                         {.callback = on_completion, .user_data = &batch, .free = nullptr}, 0);
   });
 }
 
 void Connection::flush() {
-  request("flushing", [&](Batch& batch) {
+  request("flushing", Duration::any, [&](Batch& batch) {
     return nbd_aio_flush(handle_.get(), {.callback = on_completion, .user_data = &batch, .free = nullptr}, 0);
   });
 }
@@ -455,7 +463,7 @@ void Connection::flush() {
 std::vector<StorageExtent> Connection::block_status(uint64_t offset, uint32_t length) {
   StatusAnswer answer{.offset = offset, .end = info_.size};
   const std::string what = fmt::format("block status at offset {}", offset);
-  request(what, [&](Batch& batch) {
+  request(what, Duration::short_, [&](Batch& batch) {
     return nbd_aio_block_status(handle_.get(), length, offset,
                                 {.callback = on_extents, .user_data = &answer, .free = nullptr},
                                 {.callback = on_completion, .user_data = &batch, .free = nullptr}, 0);

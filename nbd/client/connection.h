@@ -8,8 +8,8 @@
 // several connections get is received by as many threads.
 //
 // Thread-safety: all methods may be called from any thread at any time, except the destructor.
-// A server that owes answers, and neither says nor takes anything for as long as Patience has it, is given up: the
-// connection is lost then.
+// A server that owes answers, and gives no sign of life for as long as Patience has it, is given up: the connection is
+// lost then.
 //
 // Errors: ConnectionLost where there is no connection any more, which then never comes back: every request fails, those
 // under way too. Error otherwise: what the server refused, with its errno; `io` where its answer makes no sense.
@@ -21,6 +21,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -55,8 +56,7 @@ struct ExportInfo {
 // How long a server is waited for.
 struct Patience {
   std::chrono::milliseconds connect{30'000};  // as long as qemu-img's own patience with a host's name server
-  // Without a sign of life while it owes answers. Zeroing a part of a slow disk, or flushing all that it has in memory,
-  // may take minutes.
+  // Without a sign of life while it owes answers, none of them to flushes, zeroes and trims: these may take any time.
   std::chrono::milliseconds silence{300'000};
 };
 
@@ -91,6 +91,7 @@ class Connection {
   bool is_lost();
 
  private:
+  enum class Duration { short_, any };
   struct Batch;
   struct ReadPiece;
   struct StatusAnswer;
@@ -112,11 +113,12 @@ class Connection {
   void hand_over();
   void wake_driver() const;
   void drive(std::unique_lock<std::mutex>& lock);
-  std::chrono::milliseconds patience_left() const;
+  std::optional<std::chrono::milliseconds> patience_left() const;
   void give_up();
+  void count(Duration duration, int change);
   void finish(std::unique_lock<std::mutex>& lock, Batch& batch, const std::string& what);
   template <class Start>
-  void request(const std::string& what, const Start& start);
+  void request(const std::string& what, Duration duration, const Start& start);
 
   static int on_completion(void* user_data, int* error);
   static int on_chunk(void* user_data, const void* data, size_t count, uint64_t offset, unsigned status, int* error);
@@ -134,6 +136,7 @@ class Connection {
   std::string loss_;
   int loss_errno_ = 0;
   size_t under_way_ = 0;           // requests, of all
+  size_t lengthy_ = 0;             // of these, such as take a server any time
   Clock::time_point last_sign_{};  // of life, or when it was first asked for something since
   bool driven_ = false;
   unsigned watched_ = 0;        // what the one who drives waits for

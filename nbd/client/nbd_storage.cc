@@ -29,8 +29,10 @@ class Retries {
   // False when it is time to give up. A server that hung up may be there all the same: the first attempt after the loss
   // of a connection follows at once.
   bool pause(bool had_connection) {
+    const auto now = Connection::Clock::now();
+    if (!start_) start_ = now;
     if (had_connection && !std::exchange(lost_before_, true)) return true;
-    if (pauses_ >= options_.pauses || Connection::Clock::now() - start_ > options_.reconnect_limit) return false;
+    if (pauses_ >= options_.pauses || now - *start_ > options_.reconnect_limit) return false;
     std::this_thread::sleep_for(options_.first_pause * (1U << pauses_));
     ++pauses_;
     return true;
@@ -38,7 +40,7 @@ class Retries {
 
  private:
   const ClientOptions& options_;
-  Connection::Clock::time_point start_ = Connection::Clock::now();
+  std::optional<Connection::Clock::time_point> start_;  // when the first connection was lost
   bool lost_before_ = false;
   unsigned pauses_ = 0;
 };

@@ -255,6 +255,7 @@ void RefcountStore::create_block(uint64_t index) {
 // With the host's space: data that fills its disk must leave room for what counts it.
 void RefcountStore::add_block(uint64_t index, uint64_t cluster) {
   storage_.reserve(offset_of(cluster), cluster_size_);
+  if (!new_table_) storage_.reserve(table_offset_ + index * entry_bytes, entry_bytes);
   table_[index] = offset_of(cluster);
   unwritten_entries_.insert(index);
   blocks_[index] = {std::make_shared<Bytes>(cluster_size_), true, {}};
@@ -280,6 +281,7 @@ void RefcountStore::grow_table(uint64_t min_entries) {
   table_.resize(clusters * cluster_size_ / entry_bytes);
   try {
     const ClusterRun place = allocate_contiguous(clusters);
+    reserve(place);
     if (new_table_ && !new_table_taken_) {  // of a growth that no batch knows of: nothing points there
       guard_.remove(MetadataKind::refcount_table, offset_of(new_table_->first), new_table_->count * cluster_size_);
       for (uint64_t i = 0; i < new_table_->count; ++i) drop(new_table_->first + i);
@@ -288,7 +290,32 @@ void RefcountStore::grow_table(uint64_t min_entries) {
     new_table_taken_ = false;
     guard_.add(MetadataKind::refcount_table, offset_of(place.first), place.count * cluster_size_);
   } catch (...) {
-    if (unwritten_entries_.empty() || *unwritten_entries_.rbegin() < old_size) table_.resize(old_size);
+    forget_blocks_from(old_size);
+    table_.resize(old_size);
+    throw;
+  }
+}
+
+// New blocks that no table can name now that it has not become larger.
+void RefcountStore::forget_blocks_from(uint64_t first_index) {
+  while (!unwritten_entries_.empty() && *unwritten_entries_.rbegin() >= first_index) {
+    const uint64_t index = *unwritten_entries_.rbegin();
+    const uint64_t cluster = table_[index].value() / cluster_size_;
+    guard_.remove(MetadataKind::refcount_block, table_[index], cluster_size_);
+    unwritten_entries_.erase(index);
+    blocks_.erase(index);
+    --dirty_blocks_;
+    table_[index] = HostOffset(0);
+    if (cluster / per_block_ < first_index) drop(cluster);
+  }
+}
+
+// Gives the clusters back where the host has no room for them.
+void RefcountStore::reserve(ClusterRun run) {
+  try {
+    storage_.reserve(offset_of(run.first), run.count * cluster_size_);
+  } catch (...) {
+    for (uint64_t i = 0; i < run.count; ++i) drop(run.first + i);
     throw;
   }
 }

@@ -101,6 +101,8 @@ class RefcountStore {
   void evict();
   void create_block(uint64_t index);
   void add_block(uint64_t index, uint64_t cluster);
+  void forget_blocks_from(uint64_t first_index);
+  void reserve(ClusterRun run);
   void check_limit(ClusterRun run) const;
   void grow_table(uint64_t min_entries);
   void set(uint64_t cluster, uint64_t count);

@@ -72,6 +72,11 @@ void FaultyStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
   storage_->zero(offset, length, keep_space);
 }
 
+void FaultyStorage::reserve(HostOffset offset, uint64_t length) {
+  pass(Kind::reserve);
+  storage_->reserve(offset, length);
+}
+
 void FaultyStorage::discard(HostOffset offset, uint64_t length) {
   pass(Kind::discard);
   storage_->discard(offset, length);

@@ -32,7 +32,7 @@ class FaultyStorage final : public Storage {
   std::optional<int> failed() const;
   // Whether somebody must be told: not of discards, which are hints, nor of reads, which are tried again.
   bool must_be_told() const;
-  // Operations since the beginning: reads, writes, zeroes, discards, truncates, flushes.
+  // Operations since the beginning: reads, writes, zeroes, reservations, discards, truncates, flushes.
   uint64_t operations() const;
 
   const std::string& name() const override { return storage_->name(); }
@@ -42,6 +42,7 @@ class FaultyStorage final : public Storage {
   size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
   void write(HostOffset offset, std::span<const std::byte> data) override;
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
+  void reserve(HostOffset offset, uint64_t length) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
   void flush() override;
@@ -50,7 +51,7 @@ class FaultyStorage final : public Storage {
   }
 
  private:
-  enum class Kind { read, write, zero, discard, truncate, flush };
+  enum class Kind { read, write, zero, reserve, discard, truncate, flush };
   // Counts; throws when its turn has come. `offset` and `data` are a write's.
   void pass(Kind kind, HostOffset offset = {}, std::span<const std::byte> data = {}) const;
 

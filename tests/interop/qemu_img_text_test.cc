@@ -210,6 +210,8 @@ TEST_F(qemu_img_text, what_cannot_be_done_is_refused_alike) {
       {{"snapshot", "snapshots.qcow2"}},
       {{"snapshot", "-l", "a", "b"}},
       {{"snapshot", "-l", "-l", "snapshots.qcow2"}},
+      {{"snapshot", "-d", "--obj", "snapshots.qcow2"}},
+      {{"snapshot", "-qd", "--obj", "snapshots.qcow2"}},
       {{"snapshot", "-d", "a", "-d", "b", "snapshots.qcow2"}},
       {{"snapshot", "-c", "new", "-f", "raw", "disk.raw"}, "Could not create snapshot 'new': "},
       {{"snapshot", "-c", "new", "data.qcow2"}, "Could not create snapshot 'new': "},
@@ -306,6 +308,8 @@ TEST_F(qemu_img_text, changes_are_told_and_made_alike) {
   expect_the_same_change({{"create", "-f", "qcow2", "new.qcow2", "1G"}}, {"new.qcow2"});
   expect_the_same_change({{"create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", "new.qcow2"}}, {"new.qcow2"});
   expect_the_same_change({{"create", "-q", "new.raw", "1.5M"}}, {"new.raw"});
+  expect_the_same_change({{"create", "-q", "new.raw", "0.3M"}}, {"new.raw"});
+  expect_the_same_change({{"create", "-q", "file:new.raw", "1M"}}, {"new.raw"});
   expect_the_same_change({{"resize", "plain.qcow2", "+1M"}}, {"plain.qcow2"});
   expect_the_same_change({{"resize", "--shrink", "plain.qcow2", "-512k"}}, {"plain.qcow2"});
   expect_the_same_change({{"resize", "disk.raw", "8M"}}, {"disk.raw"});

@@ -448,6 +448,19 @@ TEST(nbd_client, safety_16_a_server_that_says_nothing_is_given_up) {
   EXPECT_THAT(writing.what(), HasSubstr("what was written since the last flush may be lost"));
 }
 
+TEST(nbd_client, a_flush_may_take_any_time) {
+  const FakeServer slow({.size = mib, .flags = transmission_has_flags | transmission_send_flush},
+                        [](const FakeRequest& request) {
+                          if (request.type == CommandType::flush) std::this_thread::sleep_for(200ms);
+                          return simple_reply(request.cookie);
+                        });
+  ClientOptions options = impatient;
+  options.patience.silence = 20ms;
+  const auto storage = open(slow.uri(), true, options);
+  storage->write(HostOffset(0), Bytes(512));
+  storage->flush();
+}
+
 // ---- Servers that mean ill
 
 TEST(nbd_client, safety_15_senseless_extents_are_an_error) {

@@ -56,12 +56,18 @@ class nbd_image_catalog : public testing::Test {
 TEST_F(nbd_image_catalog, a_file_that_is_named_twice_is_there_once) {
   add_raw("a.raw", 'a');
   const std::string file = folder + "/a.raw";
-  EXPECT_THAT(names(catalog({file, file, folder + "/./a.raw"})), ElementsAre("a.raw", "a.raw/disk"));
+  fs::create_directory_symlink(folder, dir.file("link"));
+  EXPECT_THAT(names(catalog({file, "file:" + file, folder + "/./a.raw", dir.file("link/a.raw")})),
+              ElementsAre("a.raw", "a.raw/disk"));
+  test::write_file(dir.file("a.raw"), std::vector<std::byte>(512, std::byte{'o'}));
+  const ImageCatalog both = catalog({dir.file("link/../a.raw"), file});
+  EXPECT_EQ(first_byte(both, "a.raw"), 'o');
+  EXPECT_EQ(first_byte(both, "a.raw~2"), 'a');
 }
 
 TEST_F(nbd_image_catalog, a_file_and_its_folder_open_it_under_either_name) {
   add_raw("a.raw", 'a');
-  const ImageCatalog images = catalog({folder, folder + "/a.raw"});
+  const ImageCatalog images = catalog({folder, folder + "/../images/./a.raw"});
   EXPECT_EQ(first_byte(images, "a.raw/disk"), 'a');
   EXPECT_EQ(first_byte(images, "images/a.raw"), 'a');
   EXPECT_EQ(images.find("images/a.raw/none"), nullptr);

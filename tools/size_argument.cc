@@ -75,7 +75,7 @@ SizeArgument read_size(std::string_view text) {
   SizeArgument result = read_digits(whole, hex ? 16 : 10);
   if (result.problem != Problem::none) return result;
   if (result.bytes > std::numeric_limits<uint64_t>::max() >> shift) return {0, Problem::too_large};
-  const auto sum = checked_add(result.bytes << shift, static_cast<uint64_t>(std::ldexp(part, shift) + 0.5));
+  const auto sum = checked_add(result.bytes << shift, static_cast<uint64_t>(std::llround(std::ldexp(part, shift))));
   return sum ? SizeArgument{*sum, Problem::none} : SizeArgument{0, Problem::too_large};
 }
 

@@ -67,7 +67,10 @@ TEST_F(nbd_process, safety_7_signals_that_come_together_or_early_end_it_and_leav
   for (const auto& [first, second] :
        std::vector<std::pair<int, int>>{{SIGTERM, SIGTERM}, {SIGINT, SIGTERM}, {SIGHUP, SIGHUP}}) {
     for (int round = 0; round < 10; ++round) {
-      test::Process server(serve({"--pid-file", pid_file, "--metrics", dir.file("metrics"), "--socket", socket}));
+      std::vector<std::string> words =
+          serve({"--pid-file", pid_file, "--metrics", dir.file("metrics"), "--socket", socket});
+      words.insert(words.begin(), {"env", "--default-signal=HUP"});  // where the tests themselves run under nohup
+      test::Process server(words);
       ASSERT_TRUE(test::wait_until([this] { return std::filesystem::exists(socket); }));
       server.signal(first);
       server.signal(second);

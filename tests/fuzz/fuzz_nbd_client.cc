@@ -95,7 +95,7 @@ void talk(std::span<const std::byte> input) {
     ::send(server.get(), part.data(), part.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
   }
   ::shutdown(server.get(), SHUT_WR);
-  Connection connection(std::move(ours), "disk", std::chrono::seconds(1));
+  Connection connection(std::move(ours), "disk", Patience{.connect = std::chrono::seconds(1)});
   use_connection(connection);
 }
 

@@ -33,8 +33,6 @@ class FailedCopies : public test::CopyingVerbs {
     EXPECT_THAT(unfinished_files(), IsEmpty());
   }
 
-  static void cut_off(const std::string& image, uint64_t size) { fs::resize_file(image, size); }
-
   std::vector<std::byte> raw_before_;
   std::vector<std::byte> qcow2_before_;
 };
@@ -100,7 +98,7 @@ TEST_F(FailedCopies, a_truncated_source_is_never_taken_for_a_whole_one) {
     const uint64_t size = fs::file_size(whole);
     for (uint64_t part = 1; part < 12; ++part) {
       fs::copy_file(whole, cut, fs::copy_options::overwrite_existing);
-      cut_off(cut, size * part / 12);
+      fs::resize_file(cut, size * part / 12);
       const Outcome outcome = ours("convert", {cut, target});
       EXPECT_EQ(outcome.status, 1) << fmt::format("{} of {} bytes", size * part / 12, size);
       EXPECT_THAT(outcome.err, HasSubstr("cut.qcow2")) << "the message names the file";
@@ -122,7 +120,7 @@ TEST_F(FailedCopies, a_truncated_source_with_holes_is_never_taken_for_a_whole_on
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", cut});
   run_ok({"qemu-io", "-c", "write -P 7 0 4M", cut});
   run_ok({"fallocate", "--punch-hole", "--offset", "1M", "--length", "512k", cut});
-  cut_off(cut, 2 << 20);
+  fs::resize_file(cut, 2 << 20);
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", cut, "-F", "qcow2", over});
   for (const Words& words : std::vector<Words>{{"convert", cut, target},
                                                {"convert", "-S", "0", cut, target},

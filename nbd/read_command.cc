@@ -14,10 +14,13 @@
 //     cost more than the copy;
 //   - through Disk::read, which may block: all else, and what is not in the page cache.
 
+#include <linux/magic.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "nbd/commands.h"
 
@@ -105,10 +108,18 @@ Reply assemble(const ReplyTo& to, Buffer payload, bool from_files, std::span<con
   return reply;
 }
 
+// Whether the file system keeps its files in memory alone: it knows no reading without waiting, and needs none.
+bool lies_in_memory(int descriptor) {
+  struct statfs status {};
+  return ::fstatfs(descriptor, &status) == 0 && status.f_type == TMPFS_MAGIC;
+}
+
 bool read_cached(const Extent& extent, std::span<std::byte> buffer) {
   const iovec target{buffer.data(), buffer.size()};
-  const ssize_t got =
-      ::preadv2(extent.file->descriptor(), &target, 1, static_cast<off_t>(extent.offset.value()), RWF_NOWAIT);
+  const int descriptor = extent.file->descriptor();
+  const auto offset = static_cast<off_t>(extent.offset.value());
+  ssize_t got = ::preadv2(descriptor, &target, 1, offset, RWF_NOWAIT);
+  if (got < 0 && errno == EOPNOTSUPP && lies_in_memory(descriptor)) got = ::preadv(descriptor, &target, 1, offset);
   return got == static_cast<ssize_t>(buffer.size());
 }
 

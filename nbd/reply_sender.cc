@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <iterator>
+#include <utility>
 
 namespace drydock::nbd {
 
@@ -23,37 +25,74 @@ constexpr uint64_t linger_progress = 32 << 10;  // bytes within linger_time: 320
 
 }  // namespace
 
-void ReplySender::push(Reply reply, bool may_wait) {
-  uint64_t length = 0;
-  for (const Piece& piece : reply.pieces) length += piece.length;
-  {
-    const std::lock_guard lock(mutex_);
-    waiting_ += length;
-    queue_.push_back(std::move(reply));
-    if (sending_ || (may_wait && waiting_ < max_waiting)) return;
-    sending_ = true;
-  }
-  run();
+void ReplySender::push(Reply reply) {
+  add(std::move(reply));
+  if (become_sender()) run();
 }
 
-void ReplySender::flush() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (sending_ || queue_.empty()) return;
-    sending_ = true;
+bool ReplySender::enqueue(Reply reply) {
+  add(std::move(reply));
+  const std::lock_guard lock(mutex_);
+  return !sending_ && waiting_ >= max_waiting;
+}
+
+void ReplySender::add(Reply reply) {
+  uint64_t length = 0;
+  bool urgent = true;
+  for (const Piece& piece : reply.pieces) {
+    length += piece.length;
+    urgent = urgent && piece.source == Source::head;
   }
-  run();
+  const std::lock_guard lock(mutex_);
+  waiting_ += length;
+  (urgent ? urgent_queue_ : queue_).push_back(std::move(reply));
+  if (urgent) urgent_waits_ = true;
+}
+
+// Whether this thread is to send now.
+bool ReplySender::become_sender() {
+  const std::lock_guard lock(mutex_);
+  if (sending_ || (queue_.empty() && urgent_queue_.empty())) return false;
+  sending_ = true;
+  return true;
+}
+
+bool ReplySender::send_some() {
+  if (!held_) {
+    if (!become_sender()) return false;
+    held_ = true;
+    deadline_ = {};
+  }
+  while (next_batch()) {
+    const Progress progress = failed_ ? Progress::failed : send_batch();
+    if (progress == Progress::failed) drop_all();
+    if (progress != Progress::would_block) continue;
+    if (is_worth_trying()) return true;
+    let_go();
+    return false;
+  }
+  held_ = false;
+  return false;
+}
+
+void ReplySender::let_go() {
+  if (!held_ && become_sender()) held_ = true;
+  if (std::exchange(held_, false)) send_when_writable();
+}
+
+void ReplySender::send_when_writable() {
+  stream_->socket().wait_writable([self = shared_from_this()] { self->run(); });
 }
 
 // Entered by the one thread that has set `sending_`, or by the event loop on its behalf.
 void ReplySender::run() {
+  deadline_ = {};
   while (next_batch()) {
-    const Progress progress = failed_ ? Progress::failed : send_lingering();
-    if (progress == Progress::would_block) {
-      stream_->socket().wait_writable([self = shared_from_this()] { self->run(); });
-      return;
-    }
+    const Progress progress = failed_ ? Progress::failed : send_batch();
     if (progress == Progress::failed) drop_all();
+    if (progress != Progress::would_block) continue;
+    if (!is_worth_trying()) return send_when_writable();
+    ::sched_yield();
   }
 }
 
@@ -61,31 +100,44 @@ void ReplySender::run() {
 bool ReplySender::next_batch() {
   if (!batch_.empty()) return true;
   const std::lock_guard lock(mutex_);
-  std::swap(batch_, queue_);
+  std::swap(batch_, urgent_queue_);
+  urgent_waits_ = false;
+  if (batch_.empty()) {
+    std::swap(batch_, queue_);
+  } else {
+    std::ranges::move(queue_, std::back_inserter(batch_));
+    queue_.clear();
+  }
   waiting_ = 0;
   sending_ = !batch_.empty();
   return sending_;
 }
 
+// Puts those that overtake before all that the stream has not seen yet.
+void ReplySender::take_urgent() {
+  const std::lock_guard lock(mutex_);
+  batch_.insert(batch_.begin() + static_cast<std::ptrdiff_t>(offered_), std::move_iterator(urgent_queue_.begin()),
+                std::move_iterator(urgent_queue_.end()));
+  urgent_queue_.clear();
+  urgent_waits_ = false;
+}
+
 // A full socket is tried again for a moment before the event loop is asked to wait. The system reports room only when
 // most of what is queued has been taken; a client that reads as fast as we send would run dry meanwhile, each time for
-// as long as it takes to wake us. Goes on only while the client keeps up such a speed, so that no other pays for it.
-ReplySender::Progress ReplySender::send_lingering() {
-  Progress progress = send_batch();
-  uint64_t mark = sent_;
-  auto deadline = std::chrono::steady_clock::now() + linger_time;
-  while (progress == Progress::would_block && std::chrono::steady_clock::now() < deadline) {
-    ::sched_yield();
-    progress = send_batch();
-    if (sent_ - mark < linger_progress) continue;
-    mark = sent_;
-    deadline = std::chrono::steady_clock::now() + linger_time;
+// as long as it takes to wake us. Only as long as the client keeps up such a speed, so that no other pays for it.
+bool ReplySender::is_worth_trying() {
+  const auto now = std::chrono::steady_clock::now();
+  const bool first = deadline_ == std::chrono::steady_clock::time_point{};
+  if (first || sent_ - mark_ >= linger_progress) {
+    mark_ = sent_;
+    deadline_ = now + linger_time;
   }
-  return progress;
+  return now < deadline_;
 }
 
 ReplySender::Progress ReplySender::send_batch() {
   while (!batch_.empty()) {
+    if (urgent_waits_.load(std::memory_order_relaxed)) take_urgent();
     Reply& reply = batch_.front();
     if (piece_ == reply.pieces.size()) {
       finish_front();
@@ -103,7 +155,8 @@ ReplySender::Progress ReplySender::send_memory() {
   std::array<iovec, max_iovecs> iovecs{};
   size_t count = 0;
   bool more = false;  // a file follows at once
-  for (size_t r = 0; r < batch_.size() && count < max_iovecs && !more; ++r) {
+  size_t r = 0;
+  for (; r < batch_.size() && count < max_iovecs && !more; ++r) {
     const Reply& reply = batch_[r];
     for (size_t p = r == 0 ? piece_ : 0; p < reply.pieces.size() && count < max_iovecs; ++p) {
       more = reply.pieces[p].source == Source::file;
@@ -112,6 +165,7 @@ ReplySender::Progress ReplySender::send_memory() {
       iovecs[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
     }
   }
+  offered_ = std::max(offered_, r);
   const Moved moved = stream_->send(std::span(iovecs).first(count), more);
   advance(moved.bytes);
   if (moved.outcome == Moved::Outcome::later) return Progress::would_block;
@@ -119,6 +173,7 @@ ReplySender::Progress ReplySender::send_memory() {
 }
 
 ReplySender::Progress ReplySender::send_file(Reply& reply, Piece& piece) {
+  offered_ = std::max<size_t>(offered_, 1);
   const Moved moved = stream_->send_file(piece.descriptor, piece.offset, piece.length);
   switch (moved.outcome) {
     case Moved::Outcome::later:
@@ -176,6 +231,7 @@ void ReplySender::finish_front() {
   events_.done(batch_.front());
   batch_.pop_front();
   piece_ = 0;
+  if (offered_ > 0) --offered_;
 }
 
 void ReplySender::drop_all() {

@@ -4,10 +4,19 @@
 // reply while nobody is sending becomes the sender and goes on until the queue or the room in the socket is used up.
 // In the second case the event loop sends on when there is room again.
 //
-// Thread-safety: push() and flush() from any thread. Callbacks come from the thread that sends, without locks held.
+// The connection's reader has more to do than to wait for room: it gives its replies to enqueue(), and sends between
+// one request and the next as much as the socket takes.
+//
+// Replies without bytes of the disk overtake those with: a client that reads far ahead often waits for one of them,
+// block status for the most part, before it goes on.
+//
+// Thread-safety: push() from any thread; enqueue(), send_some() and let_go() from the reader. Callbacks come from the
+// thread that sends, without locks held.
 
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -27,20 +36,29 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
 
   ReplySender(std::shared_ptr<Stream> stream, Events events) : stream_(std::move(stream)), events_(std::move(events)) {}
 
-  // With `may_wait` it may stay until more replies have come, or flush().
-  void push(Reply reply, bool may_wait = false);
-  // Sends what waits.
-  void flush();
+  void push(Reply reply);
+
+  // Whether so much waits now that it is time to send_some().
+  bool enqueue(Reply reply);
+  // Sends what waits, as far as there is room. True where some is left, and the client takes it so quickly that it is
+  // worth calling again at once; nobody else sends meanwhile. Otherwise the event loop sees to what is left.
+  bool send_some();
+  // The reader has other things to do, or ends: what is left is the event loop's.
+  void let_go();
   // Sends into another stream from now on. All that was pushed is done.
   void use(std::shared_ptr<Stream> stream) { stream_ = std::move(stream); }
 
  private:
   enum class Progress { sent, would_block, failed };
 
+  void add(Reply reply);
+  bool become_sender();
   void run();
   bool next_batch();
-  Progress send_lingering();
+  void take_urgent();
   Progress send_batch();
+  bool is_worth_trying();
+  void send_when_writable();
   Progress send_memory();
   Progress send_file(Reply& reply, Piece& piece);
   Progress pad(Reply& reply, Piece& piece, int error);
@@ -51,16 +69,23 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   std::shared_ptr<Stream> stream_;
   Events events_;
 
-  std::mutex mutex_;  // guards the three below; held for moments
+  std::mutex mutex_;  // guards the four below; held for moments
   std::deque<Reply> queue_;
-  uint64_t waiting_ = 0;  // bytes in the queue
+  std::deque<Reply> urgent_queue_;  // those that overtake
+  uint64_t waiting_ = 0;            // bytes in both
   bool sending_ = false;
+  std::atomic<bool> urgent_waits_ = false;
 
   // The sender's own: replies taken off the queue, and how far the first of them got.
   std::deque<Reply> batch_;
   size_t piece_ = 0;
-  uint64_t sent_ = 0;  // bytes, ever
+  size_t offered_ = 0;  // replies at the front of which bytes were given to the stream: none may come before them
+  uint64_t sent_ = 0;   // bytes, ever
   bool failed_ = false;
+  std::chrono::steady_clock::time_point deadline_;  // for the socket to take more
+  uint64_t mark_ = 0;                               // `sent_` when it was set
+
+  bool held_ = false;  // the reader's: it is the sender, and the socket was full
 };
 
 }  // namespace drydock::nbd

@@ -41,7 +41,9 @@ namespace {
 // Out of descriptors: the next attempt to accept waits so long for some to come back.
 constexpr std::chrono::milliseconds accept_pause{100};
 
-constexpr int send_buffer = 4 << 20;
+// Of a Unix socket, in bytes: enough that a client which reads a stream of replies does not run dry while we do something
+// else. What is in it no other reply overtakes.
+constexpr int send_buffer = 512 << 10;
 
 // So often the catalog may close what nobody uses.
 constexpr std::chrono::seconds housekeeping_interval{2};
@@ -61,7 +63,7 @@ void tune(int socket) {
   const int on = 1;
   const int family = family_of(socket);
   if (family == AF_UNIX) {
-    // As much as the system allows: fewer waits in a stream of replies. TCP finds its own size.
+    // TCP finds its own size.
     ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof send_buffer);
   } else if (family == AF_INET || family == AF_INET6) {
     ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

@@ -2,6 +2,8 @@
 
 #include "nbd/session.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cstring>
@@ -150,20 +152,14 @@ void Session::finish_tls() {
 
 // Requests that have arrived together are answered together.
 void Session::read_requests() {
-  take_requests();
-  sender_->flush();
-}
-
-void Session::take_requests() {
   for (;;) {
     if (aborted_ || draining_) return stop_reading();
     if (const Arrival arrival = receive_header(); arrival != Arrival::ready) {
       if (arrival == Arrival::never) return stop_reading();
-      sender_->flush();
-      if (context_.lingering.wait_for(socket_->descriptor())) continue;
+      if (linger()) continue;
       return wait_readable();
     }
-    if (!admitted_ && !admit(memory_of(*request_), context_.limits.requests_per_connection)) return;
+    if (!admitted_ && !admit_request()) return;
     admitted_ = true;
     if (const Arrival arrival = receive_payload(); arrival != Arrival::ready) {
       return arrival == Arrival::later ? wait_readable() : stop_reading();
@@ -179,21 +175,22 @@ void Session::take_requests() {
 bool Session::serve(const Request& request, Buffer payload) {
   const Agreement& agreement = handshake_.agreement();
   if (refusal_) {
-    answer(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request, more_at_hand());
+    answer_as_reader(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request);
     return true;
   }
   try {
     if (auto reply = run_at_once(request, agreement, context_.buffers, payload.bytes())) {
-      answer(std::move(*reply), request, more_at_hand());
+      answer_as_reader(std::move(*reply), request);
       return true;
     }
   } catch (const Error& error) {
-    answer(error_reply(reply_to(request, agreement), error), request, more_at_hand());
+    answer_as_reader(error_reply(reply_to(request, agreement), error), request);
     return true;
   }
-  sender_->flush();
   pass_reading_role();
-  answer(run_command(request, agreement, context_.buffers, payload.bytes()), request);
+  Reply reply = run_command(request, agreement, context_.buffers, payload.bytes());
+  payload = {};
+  sender_->push(booked(std::move(reply), request));
   return false;
 }
 
@@ -264,17 +261,30 @@ Session::Arrival Session::receive(std::span<std::byte> target, size_t& got) {
   return moved.outcome == Moved::Outcome::done ? Arrival::ready : Arrival::never;
 }
 
+// Whether there may be something to read within a moment. Meanwhile what waits is sent.
+bool Session::linger() {
+  if (sender_->send_some()) {
+    ::sched_yield();
+    return true;
+  }
+  return context_.lingering.wait_for(socket_->descriptor());
+}
+
+// From here on the caller must not touch what belongs to the role.
 void Session::wait_readable() {
+  sender_->let_go();
   socket_->wait_readable([self = shared_from_this()] { self->proceed(); });
 }
 
 // From here on the caller must not touch what belongs to the role.
 void Session::pass_reading_role() {
   if (!more_at_hand() && !stream_->holds_received()) return wait_readable();
+  sender_->let_go();
   proceed_later();
 }
 
 void Session::stop_reading() {
+  sender_->let_go();
   if (admitted_) {
     admitted_ = false;
     release(memory_of(*request_));
@@ -287,13 +297,14 @@ void Session::stop_reading() {
   finish();
 }
 
-bool Session::admit(uint64_t bytes, size_t most_requests) {
+// False where it does not fit: then the reading role rests, `or_pause`, until a reply has left.
+bool Session::admit(uint64_t bytes, size_t most_requests, bool or_pause) {
   const std::lock_guard lock(mutex_);
   const bool fits = in_flight_ < most_requests && memory_ + bytes <= context_.limits.memory_per_connection;
   if (in_flight_ == 0) {
     context_.memory.take(bytes);
   } else if (!fits || !context_.memory.try_take(bytes)) {
-    paused_ = true;
+    paused_ = or_pause;
     return false;
   }
   ++in_flight_;
@@ -301,15 +312,36 @@ bool Session::admit(uint64_t bytes, size_t most_requests) {
   return true;
 }
 
+// Whether `request_` fits in, after what there is to send has left if need be, and this thread still has the reading
+// role.
+bool Session::admit_request() {
+  const uint64_t bytes = memory_of(*request_);
+  const size_t most = context_.limits.requests_per_connection;
+  if (admit(bytes, most, false)) return true;
+  while (sender_->send_some()) {
+    if (admit(bytes, most, false)) return true;
+    ::sched_yield();
+  }
+  return admit(bytes, most);
+}
+
 bool Session::more_at_hand() const { return unread().size() >= request_header_size(handshake_.agreement()); }
 
-void Session::answer(Reply reply, const Request& request, bool may_wait) {
-  reply.admitted = memory_of(request);
+// `reply`, with what it is counted by. Of what its request was admitted with it keeps what it holds.
+Reply Session::booked(Reply reply, const Request& request) {
   reply.account.is_request = true;
   reply.account.type = request.type;
   reply.account.bytes = request.memory();
   reply.account.arrived = request.arrived;
-  sender_->push(std::move(reply), may_wait);
+  const uint64_t taken = memory_of(request);
+  reply.admitted = std::min<uint64_t>(taken, reply.payload.size());
+  if (reply.admitted < taken) release(taken - reply.admitted, false);
+  return reply;
+}
+
+void Session::answer_as_reader(Reply reply, const Request& request) {
+  const bool enough = sender_->enqueue(booked(std::move(reply), request));
+  if (enough || !more_at_hand()) sender_->send_some();
 }
 
 void Session::answer_option(Bytes bytes) {
@@ -324,13 +356,13 @@ void Session::on_reply_done(const Reply& reply) {
   release(reply.admitted);
 }
 
-// A request is through: there is room for another.
-void Session::release(uint64_t bytes) {
+// There is room for another request: one is through, or needs less than it was admitted with.
+void Session::release(uint64_t bytes, bool is_through) {
   bool resume = false;
   bool over = false;
   {
     const std::lock_guard lock(mutex_);
-    --in_flight_;
+    if (is_through) --in_flight_;
     memory_ -= bytes;
     context_.memory.give_back(bytes);
     resume = std::exchange(paused_, false);

@@ -8,7 +8,8 @@
 // to another thread at once, and then runs the request. So requests run in parallel, replies leave in any order, and a
 // single request at a time wakes nobody. The *sending role* is the ReplySender's.
 //
-// Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. The end of
+// Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. A reply
+// counts with what it holds in memory, so that one which is sent out of a file leaves room for others at once. The end of
 // the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered.
 //
 // Ownership: kept alive by the event loop's pending operations and by the server's list, from which `ended` takes it.
@@ -75,7 +76,6 @@ class Session : public std::enable_shared_from_this<Session> {
   bool start_tls();
   void finish_tls();
   void read_requests();
-  void take_requests();
   bool serve(const Request& request, Buffer payload);
 
   Arrival receive_input();
@@ -87,15 +87,18 @@ class Session : public std::enable_shared_from_this<Session> {
   }
 
   void wait_readable();
+  bool linger();
   void pass_reading_role();
   void stop_reading();
 
   bool more_at_hand() const;
-  bool admit(uint64_t bytes, size_t most_requests);
-  void answer(Reply reply, const Request& request, bool may_wait = false);
+  bool admit(uint64_t bytes, size_t most_requests, bool or_pause = true);
+  bool admit_request();
+  Reply booked(Reply reply, const Request& request);
+  void answer_as_reader(Reply reply, const Request& request);
   void answer_option(Bytes bytes);
   void on_reply_done(const Reply& reply);
-  void release(uint64_t bytes);
+  void release(uint64_t bytes, bool is_through = true);
   void finish();
   static uint64_t memory_of(const Request& request);
 

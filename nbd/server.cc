@@ -41,8 +41,8 @@ namespace {
 // Out of descriptors: the next attempt to accept waits so long for some to come back.
 constexpr std::chrono::milliseconds accept_pause{100};
 
-// Of a Unix socket, in bytes: enough that a client which reads a stream of replies does not run dry while we do something
-// else. What is in it no other reply overtakes.
+// Of a Unix socket, in bytes: enough that a client which reads a stream of replies does not run dry while we do
+// something else. What is in it no other reply overtakes.
 constexpr int send_buffer = 512 << 10;
 
 // So often the catalog may close what nobody uses.

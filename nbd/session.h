@@ -9,8 +9,8 @@
 // single request at a time wakes nobody. The *sending role* is the ReplySender's.
 //
 // Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. A reply
-// counts with what it holds in memory, so that one which is sent out of a file leaves room for others at once. The end of
-// the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered.
+// counts with what it holds in memory, so that one which is sent out of a file leaves room for others at once. The end
+// of the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered.
 //
 // Ownership: kept alive by the event loop's pending operations and by the server's list, from which `ended` takes it.
 

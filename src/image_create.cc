@@ -3,6 +3,7 @@
 #include "src/image_create.h"
 
 #include <array>
+#include <cerrno>
 #include <filesystem>
 
 #include "src/error.h"
@@ -51,6 +52,15 @@ void check_targets(const std::string& path, const ImageCreateOptions& options, c
   }
 }
 
+std::shared_ptr<const Image> open_backing(const std::string& path, const ImageCreateOptions& options) try {
+  const std::string& named = *options.qcow2.backing_format;
+  const std::optional<Format> format = format_by_name(named);
+  if (!format) invalid(fmt::format("Unknown driver '{}'", printable(named)));
+  return Image::open(path, {.format = format, .gate = options.gate, .remote = options.remote});
+} catch (const Error& error) {
+  throw BackingError(error);
+}
+
 // The virtual size of the backing file.
 std::optional<uint64_t> examine_backing(const std::string& path, const ImageCreateOptions& options) {
   const std::string& name = *options.qcow2.backing_file;
@@ -62,12 +72,8 @@ std::optional<uint64_t> examine_backing(const std::string& path, const ImageCrea
     if (!options.backing_must_exist) invalid(missing);
     invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path, options)));
   }
-  const std::optional<Format> format = format_by_name(*options.qcow2.backing_format);
-  if (!format) invalid(fmt::format("Unknown driver '{}'", printable(*options.qcow2.backing_format)));
   if (!options.backing_must_exist) return std::nullopt;
-
-  const std::shared_ptr<const Image> backing =
-      Image::open(backing_path, {.format = format, .gate = options.gate, .remote = options.remote});
+  const std::shared_ptr<const Image> backing = open_backing(backing_path, options);
   for (auto image = backing; image; image = image->backing()) check_targets(path, options, image->path());
   return backing->virtual_size();
 }
@@ -78,6 +84,13 @@ void check_raw(const ImageCreateOptions& options) {
   }
   if (options.preallocation == Preallocation::metadata) invalid("Unsupported preallocation mode: metadata");
   if (*options.size > qcow2::max_virtual_size) invalid("Image size is too large");
+}
+
+void check_qcow2(const qcow2::CreateOptions& options) {
+  if (options.backing_format && !format_by_name(*options.backing_format)) {
+    invalid(fmt::format("Parameter 'backing-fmt' does not accept value '{}'", printable(*options.backing_format)));
+  }
+  qcow2::check_create_options(options);
 }
 
 qcow2::CreateOptions qcow2_options(const ImageCreateOptions& options) {
@@ -104,7 +117,12 @@ std::vector<std::string> create_raw(const std::string& path, const ImageCreateOp
   }
   std::vector<std::string> warnings = file.empty(options.hints);
   if (file.storage()->can_grow()) {
-    preallocate(*file.storage(), HostOffset(0), size, options.preallocation);
+    try {
+      preallocate(*file.storage(), HostOffset(0), size, options.preallocation);
+    } catch (const Error& error) {
+      if (error.errno_value() != EFBIG) throw;
+      throw Error(ErrorKind::no_space, EFBIG, "The image size is too large for file format 'raw'");
+    }
   }
   file.keep();
   return warnings;
@@ -139,6 +157,8 @@ ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOp
   }
   if (!options.size) invalid("Image creation needs a size parameter");
   return options;
+} catch (const BackingError& error) {
+  throw BackingError(error.within(printable(path)));
 } catch (const Error& error) {
   throw error.within(printable(path));
 }
@@ -150,7 +170,7 @@ std::vector<std::string> create_image(const std::string& path, const ImageCreate
       check_raw(options);
       return create_raw(path, options);
     }
-    qcow2::check_create_options(qcow2_options(options));
+    check_qcow2(qcow2_options(options));
     return create_qcow2(path, options);
   } catch (const LockError&) {  // names the file
     throw;

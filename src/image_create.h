@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "src/error.h"
 #include "src/new_file.h"
 #include "src/open_gate.h"
 #include "src/probe.h"
@@ -34,8 +35,14 @@ struct ImageCreateOptions {
   std::shared_ptr<const RemoteOpener> remote;  // for the image and the backing file
 };
 
+// The backing file cannot be opened, or not as what it is said to be.
+class BackingError final : public Error {
+ public:
+  explicit BackingError(const Error& error) : Error(error) {}
+};
+
 // What creation needs to know of other files: opens the backing file, with its own chain, and fills in the size.
-// Throws invalid for options that contradict each other, and what opening the backing file throws.
+// Throws invalid for options that contradict each other, and BackingError for what opening the backing file throws.
 ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOptions options);
 
 // Creates the image at `path` and, where the options name one, its external data file: a relative name is beside the

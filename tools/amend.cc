@@ -81,6 +81,7 @@ class Amendment {
     options_.writable = true;
     storage_ = Image::open_storage(described_.filename, options_);
     options_.format = described_.format ? *described_.format : probe();
+    if (!described_.format) warn_of_guess(invocation, described_.filename, *options_.format);
     if (*options_.format == Format::qcow2) open()->close();  // sets right what was not closed cleanly
   }
 

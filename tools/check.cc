@@ -146,7 +146,9 @@ int run_check(Invocation& invocation) {
     const auto image = Image::open_storage(path, {.writable = repairing, .remote = remote_opener_for(invocation)});
     const auto* file = dynamic_cast<const FileStorage*>(image.get());
     if (file != nullptr && !repairing && !options.has("force-share")) lock_against_writers(*file);
-    if (format_of(*image, described.format) != Format::qcow2) {
+    const Format format = format_of(*image, described.format);
+    if (repairing && !described.format) warn_of_guess(invocation, path, format);
+    if (format != Format::qcow2) {
       invocation.warn("This image format does not support checks");
       return static_cast<int>(no_check);
     }

@@ -105,10 +105,22 @@ struct Target {
   Image& image() const { return fresh ? fresh->image() : *existing; }
 };
 
-ImageCreateOptions read_target_options(const ConvertRequest& request, uint64_t size) {
+[[noreturn]] void tell_of_target(const Invocation& invocation, const ConvertRequest& request, const Error& error) {
+  tell_within(
+      error, request.target,
+      fmt::format("{}: error while converting {}", printable(request.target), format_name(request.target_format)),
+      invocation.as_incumbent);
+}
+
+ImageCreateOptions read_target_options(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
   OptionString given(request.create_options);
   ImageCreateOptions options = read_create_options(request.target_format, given);
   options.size = size;
+  try {
+    read_create_values(given, options);
+  } catch (const Error& error) {
+    tell_of_target(invocation, request, error);
+  }
   if (request.compressed && options.preallocation != Preallocation::off) {
     throw Error(ErrorKind::invalid, "Compression and preallocation not supported at the same time");
   }
@@ -128,7 +140,7 @@ std::shared_ptr<const OpenGate> target_gate(const Invocation& invocation, const 
 }
 
 Target create_target(const Invocation& invocation, const ConvertRequest& request, uint64_t size) {
-  ImageCreateOptions options = read_target_options(request, size);
+  ImageCreateOptions options = read_target_options(invocation, request, size);
   options.gate = target_gate(invocation, request, options);
   options.remote = request.source_options.remote;
   Target target;
@@ -136,10 +148,7 @@ Target create_target(const Invocation& invocation, const ConvertRequest& request
   try {
     target.fresh = std::make_unique<NewImage>(request.target, options, request.durable);
   } catch (const Error& error) {
-    tell_within(
-        error, request.target,
-        fmt::format("{}: error while converting {}", printable(request.target), format_name(request.target_format)),
-        invocation.as_incumbent);
+    tell_of_target(invocation, request, error);
   }
   for (const std::string& warning : target.fresh->warnings()) invocation.warn(fmt::format("warning: {}", warning));
   target.reads_as_zeros = request.target_format == Format::qcow2 || target.fresh->storage()->can_grow();

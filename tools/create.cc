@@ -10,6 +10,7 @@
 #include "tools/output_format.h"
 #include "tools/qemu_json.h"
 #include "tools/remote.h"
+#include "tools/worded_error.h"
 
 namespace drydock::cli {
 
@@ -38,6 +39,13 @@ ImageCreateOptions read_words(const Invocation& invocation, Format format, std::
   throw error.within(printable(invocation.arguments[0]));
 }
 
+// The size may be the backing file's.
+ImageCreateOptions resolve(const std::string& path, const ImageCreateOptions& options) try {
+  return resolve_create_options(path, options);
+} catch (const BackingError& error) {
+  throw WordedError(error.kind(), error.what(), {"Could not open backing image."}, false);
+}
+
 std::string path_to_create(const std::string& word) try { return local_path(word); } catch (const Error& error) {
   throw error.within(printable(word));
 }
@@ -48,13 +56,19 @@ void create(Invocation& invocation, Format format, OptionString& given) {
   if (invocation.arguments.size() > 1) size = read_named_size(invocation.arguments[1], "image size");
   ImageCreateOptions options = read_words(invocation, format, size, given);
   options.backing_must_exist = !invocation.options.has("unsafe");
-  const OpenOptions opening = read_image_options(invocation);
+  OpenOptions opening;
+  add_access(invocation, opening);
   options.gate = opening.gate;
   options.remote = opening.remote;
-  options = resolve_create_options(path, options);
+  options = resolve(path, options);
   const bool json = wants_json(invocation.options);
   if (!json && !invocation.options.has("quiet")) {
     invocation.io.out << formatting_line(invocation.arguments[0], format, given, *options.size) << std::flush;
+  }
+  try {
+    read_create_values(given, options);
+  } catch (const Error& error) {
+    throw error.within(printable(invocation.arguments[0]));
   }
   try {
     for (const std::string& warning : create_image(path, options)) invocation.warn(fmt::format("warning: {}", warning));

@@ -53,6 +53,7 @@ std::vector<OptionRow> rows_of(Format format) {
   return rows;
 }
 
+// `name` as qemu-img calls the parameter once it makes the image.
 [[noreturn]] void refuse_value(std::string_view name, const std::string& value) {
   throw Error(ErrorKind::invalid, fmt::format("Parameter '{}' does not accept value '{}'", name, printable(value)));
 }
@@ -60,13 +61,13 @@ std::vector<OptionRow> rows_of(Format format) {
 uint32_t version_of(const std::string& compat) {
   if (compat == "0.10" || compat == "v2") return 2;
   if (compat == "1.1" || compat == "v3") return 3;
-  refuse_value("compat", compat);
+  refuse_value("version", compat);
 }
 
 qcow2::CompressionType compression_of(const std::string& type) {
   if (type == "zlib") return qcow2::CompressionType::zlib;
   if (type == "zstd") return qcow2::CompressionType::zstd;
-  refuse_value("compression_type", type);
+  refuse_value("compression-type", type);
 }
 
 // As the image is to record it: what is in an image is opened as a plain path or not at all.
@@ -84,11 +85,26 @@ void read_qcow2_options(const OptionString& given, qcow2::CreateOptions& options
   options.backing_format = given.value("backing_fmt");
   options.data_file = file_named(given, "data_file");
   options.data_file_raw = given.flag("data_file_raw").value_or(options.data_file_raw);
+}
+
+void read_qcow2_values(const OptionString& given, qcow2::CreateOptions& options) {
+  if (const auto format = given.value(encryption_format_option); format && *format != "aes" && *format != "luks") {
+    refuse_value("format", *format);
+  }
   if (given.flag(encryption_option).value_or(false) || given.has(encryption_format_option)) {
     throw Error(ErrorKind::unsupported, "encrypted images are not made");
   }
   if (const auto compat = given.value("compat")) options.version = version_of(*compat);
   if (const auto type = given.value("compression_type")) options.compression = compression_of(*type);
+}
+
+Preallocation preallocation_of(Format format, const std::string& mode) {
+  const std::optional<Preallocation> preallocation = preallocation_by_name(mode);
+  if (preallocation) return *preallocation;
+  if (format == Format::raw) {
+    throw Error(ErrorKind::invalid, fmt::format("invalid parameter value: {}", printable(mode)));
+  }
+  refuse_value("preallocation", mode);
 }
 
 // Numbers as numbers, whatever form they were given in.
@@ -124,15 +140,16 @@ ImageCreateOptions read_create_options(Format format, OptionString& given) {
   ImageCreateOptions options;
   options.format = format;
   options.size = given.size("size");
+  if (options.size == UINT64_MAX) options.size.reset();  // as -1 would be
   options.hints.nocow = given.flag("nocow").value_or(false);
   options.hints.extent_size = given.size("extent_size_hint");
-  if (const auto mode = given.value("preallocation")) {
-    const std::optional<Preallocation> preallocation = preallocation_by_name(*mode);
-    if (!preallocation) refuse_value("preallocation", *mode);
-    options.preallocation = *preallocation;
-  }
   if (format == Format::qcow2) read_qcow2_options(given, options.qcow2);
   return options;
+}
+
+void read_create_values(const OptionString& given, ImageCreateOptions& options) {
+  if (options.format == Format::qcow2) read_qcow2_values(given, options.qcow2);
+  if (const auto mode = given.value("preallocation")) options.preallocation = preallocation_of(options.format, *mode);
 }
 
 std::string formatting_line(std::string_view path, Format format, const OptionString& given, uint64_t size) {

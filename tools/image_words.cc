@@ -59,7 +59,6 @@ std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation,
 
 namespace {
 
-// What qemu-img says once it has guessed, before it writes.
 constexpr std::string_view guess_warning =
     "WARNING: Image format was not specified for '{}' and probing guessed raw.\n"
     "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be "
@@ -78,9 +77,7 @@ std::shared_ptr<Image> open_described(const ImageDescription& description, OpenO
 
 std::shared_ptr<Image> open_file(const Invocation& invocation, const std::string& path, const OpenOptions& options) {
   auto image = Image::open(path, options);
-  if (invocation.as_incumbent && options.writable && !options.format && image->format() == Format::raw) {
-    invocation.io.err << fmt::format(guess_warning, printable(path));
-  }
+  if (options.writable && !options.format) warn_of_guess(invocation, path, image->format());
   return image;
 }
 
@@ -126,11 +123,15 @@ OpenOptions read_image_options(const Invocation& invocation) {
   if (words.has("image-opts") && words.has("format")) {
     throw Error(ErrorKind::invalid, "--image-opts and --format are mutually exclusive");
   }
-  for (const std::string& object : words.values("object")) check_object(object);
   OpenOptions options = parse_chain_options(words);
+  add_access(invocation, options);
+  return options;
+}
+
+void add_access(const Invocation& invocation, OpenOptions& options) {
+  for (const std::string& object : invocation.options.values("object")) check_object(object);
   options.remote = remote_opener_for(invocation);
   options.gate = gate_for(invocation, options.remote);
-  return options;
 }
 
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
@@ -211,6 +212,11 @@ void tell_within(const Error& error, const std::string& name, const std::string&
   if (refused == nullptr || !as_incumbent) throw without_name(error, name).within(context);
   throw WordedError(ErrorKind::busy, fmt::format("{}: Failed to get {} lock", context, refused->lock()),
                     {fmt::format("Is another process using the image [{}]?", printable(refused->name()))}, false);
+}
+
+void warn_of_guess(const Invocation& invocation, const std::string& path, Format guessed) {
+  if (!invocation.as_incumbent || guessed != Format::raw) return;
+  invocation.io.err << fmt::format(guess_warning, printable(path));
 }
 
 Error without_name(const Error& error, const std::string& name) {

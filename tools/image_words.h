@@ -25,6 +25,8 @@ std::vector<std::string> allowed_trees(const Invocation& invocation);
 // How images are to be opened, without the format, which is for open_image() to find. Throws usage for words that
 // contradict each other.
 OpenOptions read_image_options(const Invocation& invocation);
+// What else than the image itself may be opened, as far as the words of `invocation` go.
+void add_access(const Invocation& invocation, OpenOptions& options);
 
 // The policy of the words, and of the environment under an incumbent's name, for what images name.
 std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation,
@@ -66,6 +68,9 @@ ImageDescription describe_image(const Invocation& invocation, const std::string&
 // qemu-img's words for an image that another process uses.
 [[noreturn]] void tell_within(const Error& error, const std::string& name, const std::string& context,
                               bool as_incumbent);
+
+// What qemu-img says once it has guessed that the image at `path` is raw, before it writes; under its name alone.
+void warn_of_guess(const Invocation& invocation, const std::string& path, Format guessed);
 
 // Without "name: " at its start.
 Error without_name(const Error& error, const std::string& name);

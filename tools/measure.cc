@@ -37,7 +37,9 @@ ImageCreateOptions read_target(const ParsedOptions& words) {
   const Format format = read_target_format(words);
   try {
     OptionString given(words.values("o"));
-    return read_create_options(format, given);
+    ImageCreateOptions options = read_create_options(format, given);
+    read_create_values(given, options);
+    return options;
   } catch (const Error& error) {
     throw WordedError(error.kind(), error.what(),
                       {fmt::format("Invalid options for file format '{}'", format_name(format))}, true);

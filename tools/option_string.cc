@@ -33,11 +33,16 @@ void check_value(const OptionRow& row, const std::string& value) {
       }
       return;
     case OptionKind::size:
-      if (read_size(value).problem != Problem::none) {
-        invalid(
-            fmt::format("Parameter '{}' expects a non-negative number below 2^64; optional suffix k, M, G, T, P or "
-                        "E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively",
-                        row.name));
+      switch (read_size(value).problem) {
+        case Problem::malformed:
+          invalid(
+              fmt::format("Parameter '{}' expects a non-negative number below 2^64; optional suffix k, M, G, T, P or "
+                          "E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively",
+                          row.name));
+        case Problem::too_large:
+          invalid(fmt::format("Value '{}' is out of range for parameter '{}'", value, row.name));
+        case Problem::none:
+          return;
       }
       return;
   }

@@ -18,6 +18,7 @@ namespace drydock::cli {
 
 namespace {
 
+constexpr uint64_t largest_disk = INT64_MAX - (INT64_MAX % (1 << 30));  // bytes; QEMU has none that is larger
 constexpr uint64_t step_bytes = 256 << 20;  // of preallocation, between two looks at whether to go on
 
 uint64_t read_amount(const std::string& text) {
@@ -99,6 +100,9 @@ int run_resize(Invocation& invocation) {
   }
   if (size < old_size && preallocation != Preallocation::off) {
     throw Error(ErrorKind::invalid, "Preallocation can only be used for growing images");
+  }
+  if (size > largest_disk) {
+    throw Error(ErrorKind::invalid, fmt::format("offset({}) exceeds maximum({})", size, largest_disk));
   }
   change_size(invocation, *image, size, preallocation);
   if (wants_json(invocation.options)) {

@@ -99,6 +99,10 @@ int run_snapshot(Invocation& invocation) {
   const auto below = options.metadata_only ? look_below(invocation, *image, word) : nullptr;
   switch (request.action) {
     case Action::none:
+      // qemu-img has opened the image for writing here.
+      if (!invocation.options.has("image-opts") && !invocation.options.has("format")) {
+        warn_of_guess(invocation, word, image->format());
+      }
       return 0;
     case Action::list:
       list(invocation, *image);

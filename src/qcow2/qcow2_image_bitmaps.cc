@@ -57,7 +57,10 @@ void Qcow2Image::merge_bitmap(const std::string& target, const Image& source, co
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: a {} image has no bitmaps", printable(source.path()), format_name(source.format())));
   }
-  operate_on_bitmaps([&](BitmapStore& store) { store.merge(target, *other->bits_of(source_name)); });
+  operate_on_bitmaps([&](BitmapStore& store) {
+    static_cast<void>(store.bits(target));  // the one to be named where both are missing
+    store.merge(target, *other->bits_of(source_name));
+  });
 }
 
 }  // namespace drydock::qcow2

@@ -137,7 +137,7 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
       {{"amend", "plain.qcow2"}},
       {{"amend", "-o", "help"}},
       {{"amend", "-f", "raw", "-o", "help"}},
-      {{"amend", "-o", "help", "disk.raw"}, "Format driver 'raw' does not support option amendment"},
+      {{"amend", "-o", "help", "disk.raw"}},
       {{"amend", "-o", "help", "nothing"}},
       {{"amend", "-o", "size=1M", "nothing"}},
       {{"amend", "-o", "", "plain.qcow2"}},
@@ -154,6 +154,47 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
       {{"amend", "-o", "compat=0.10", "extended.qcow2"}},
       {{"amend", "-o", "backing_file=base.qcow2", "top.qcow2"}},
       {{"amend", "-f", "raw", "-o", "size=1M", "disk.raw"}},
+  });
+}
+
+// What is told once the image is to be made comes behind the line that tells so, and in the words of who makes it.
+TEST_F(qemu_img_text, values_that_an_image_cannot_be_made_with_are_refused_alike) {
+  expect_the_same({
+      {{"create", "-f", "qcow2", "-o", "preallocation=vax", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compat=2", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "compression_type=lzo", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "encrypt.format=vax", "new", "1M"}},
+      {{"create", "-f", "raw", "-o", "preallocation=vax", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-b", "nothing", "-F", "qcow2", "-o", "compat=2", "new"}},
+      {{"create", "-f", "qcow2", "-b", "base.qcow2", "-F", "vax", "new"}},
+      {{"create", "-f", "qcow2", "-u", "-b", "base.qcow2", "-F", "vax", "new", "1M"}},
+      {{"create", "-f", "qcow2", "-o", "size=16E", "new"}},
+      {{"create", "-f", "raw", "-o", "size=18446744073709551615", "new"}},
+      {{"convert", "-O", "qcow2", "-o", "preallocation=vax", "plain.qcow2", "new"}},
+      {{"convert", "-O", "qcow2", "-o", "compat=2", "plain.qcow2", "new"}},
+      {{"convert", "-O", "raw", "-o", "preallocation=vax", "plain.qcow2", "new"}},
+      {{"resize", "plain.qcow2", "9223372036854775807"}},
+      {{"resize", "-f", "raw", "disk.raw", "9223372036854775807"}},
+  });
+}
+
+TEST_F(qemu_img_text, a_guessed_raw_image_is_warned_of_by_whatever_opens_it_for_writing) {
+  expect_the_same({
+      {{"check", "-r", "all", "disk.raw"}},
+      {{"amend", "-o", "size=2M", "disk.raw"}},
+      {{"snapshot", "disk.raw"}},
+      {{"check", "-r", "all", "-f", "raw", "disk.raw"}},
+  });
+}
+
+TEST_F(qemu_img_text, what_bench_cannot_do_is_refused_alike) {
+  expect_the_same({
+      {{"bench", "-c", "1K", "plain.qcow2"}},
+      {{"bench", "-c", "-1", "plain.qcow2"}},
+      {{"bench", "-c", "4294967296", "plain.qcow2"}},
+      {{"bench", "-d", "x", "plain.qcow2"}},
+      {{"bench", "-n", "plain.qcow2"}},
+      {{"bench", "-i", "native", "plain.qcow2"}},
   });
 }
 
@@ -221,6 +262,7 @@ TEST_F(qemu_img_text, what_cannot_be_done_is_refused_alike) {
       {{"bitmap", "--enable", "bitmaps.qcow2", "none"}},
       {{"bitmap", "--merge", "none", "bitmaps.qcow2", "first"}},
       {{"bitmap", "--merge", "first", "-b", "nothing", "plain.qcow2", "b"}},
+      {{"bitmap", "--merge", "none", "bitmaps.qcow2", "nothing"}},
       {{"rebase", "-U", "-b", "base.qcow2", "-F", "vax", "top.qcow2"}},
       {{"rebase", "-b", "disk.raw", "-F", "qcow2", "top.qcow2"}},
       {{"rebase", "-b", "", "empty"}},

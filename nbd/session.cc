@@ -17,6 +17,9 @@ namespace {
 // Room for a burst of request headers, yet small enough that little of a write's payload is copied twice.
 constexpr size_t input_size = 4096;
 
+// A client that never stops asking gives its thread up to others after so many requests and attempts to send.
+constexpr int steps_in_turn = 256;
+
 }  // namespace
 
 Session::Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended)
@@ -152,7 +155,7 @@ void Session::finish_tls() {
 
 // Requests that have arrived together are answered together.
 void Session::read_requests() {
-  for (;;) {
+  for (int step = 0; step < steps_in_turn; ++step) {
     if (aborted_ || draining_) return stop_reading();
     if (const Arrival arrival = receive_header(); arrival != Arrival::ready) {
       if (arrival == Arrival::never) return stop_reading();
@@ -169,6 +172,7 @@ void Session::read_requests() {
     request_.reset();
     if (!serve(request, std::move(payload_))) return;
   }
+  proceed_later();
 }
 
 // Whether this thread still has the reading role.

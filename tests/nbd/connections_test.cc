@@ -5,8 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <deque>
+#include <thread>
 
 #include "tests/nbd/raw_client.h"
 #include "tests/nbd/test_server.h"
@@ -53,6 +55,58 @@ TEST(nbd_connections, safety_16_five_hundred_at_once) {
     EXPECT_TRUE(one_more.is_closed());
   }
   EXPECT_TRUE(test::wait_until([&] { return holdings() == before; }));
+}
+
+// Its requests are always there already when the server has answered the ones before, and it takes what it is sent.
+class BusyClient {
+ public:
+  explicit BusyClient(const Server& server) : client_(server) {
+    client_.go("disk", false);
+    asking_ = std::jthread([this](const std::stop_token& stop) {
+      Bytes requests;
+      for (int i = 0; i < 100; ++i) {
+        append_be<uint32_t>(requests, request_magic);
+        append_be<uint16_t>(requests, 0);
+        append_be<uint16_t>(requests, static_cast<uint16_t>(CommandType::read));
+        append_be<uint64_t>(requests, 1);
+        append_be<uint64_t>(requests, 0);
+        append_be<uint32_t>(requests, 16 << 10);
+      }
+      while (!stop.stop_requested() &&
+             ::send(client_.descriptor(), requests.data(), requests.size(), MSG_NOSIGNAL) > 0) {
+      }
+      ::shutdown(client_.descriptor(), SHUT_RDWR);
+    });
+    taking_ = std::jthread([this] {
+      Bytes taken(1 << 20);
+      while (::recv(client_.descriptor(), taken.data(), taken.size(), 0) > 0) {
+      }
+    });
+  }
+
+ private:
+  RawClient client_;
+  std::jthread taking_;  // until asking_, which ends before it, has shut the socket
+  std::jthread asking_;
+};
+
+TEST(nbd_connections, a_client_that_never_stops_asking_does_not_keep_the_thread) {
+  const test::TempDir dir;
+  Exports exports;
+  test::write_file(dir.file("disk"), test::random_bytes(3, 1 << 20));
+  const auto file = FileStorage::open(dir.file("disk"), false);
+  exports.add({"disk", "", std::make_shared<RawDisk>(file, RawOrigin::given), true});
+  ServerOptions options;
+  options.socket_path = dir.file("socket");
+  options.threads = 1;
+  Server server(std::move(exports), options);
+  server.start();
+  const BusyClient busy(server);
+  for (int i = 0; i < 10; ++i) {
+    RawClient client(server);
+    client.go("disk");
+    EXPECT_EQ(client.read(0, 4096).size(), 4096U);
+  }
 }
 
 TEST(nbd_connections, safety_16_those_beyond_the_default_limit_are_turned_away_at_once) {

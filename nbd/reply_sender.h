@@ -69,12 +69,12 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   std::shared_ptr<Stream> stream_;
   Events events_;
 
-  std::mutex mutex_;  // guards the four below; held for moments
+  std::mutex mutex_;  // guards the five below; held for moments
   std::deque<Reply> queue_;
   std::deque<Reply> urgent_queue_;  // those that overtake
   uint64_t waiting_ = 0;            // bytes in both
   bool sending_ = false;
-  std::atomic<bool> urgent_waits_ = false;
+  std::atomic<bool> urgent_waits_ = false;  // urgent_queue_ has some; the sender looks at it without the lock
 
   // The sender's own: replies taken off the queue, and how far the first of them got.
   std::deque<Reply> batch_;

@@ -5,10 +5,10 @@
 //     u8   mode          bits 0 to 1: simple, structured or extended replies; bit 2: the writable disk in memory
 //                        instead of a read-only one in a file; bit 3: with metadata contexts
 //     u8   step          bytes that arrive at once, times 8; 0: as many as there are
-//     then the client's bytes: requests, with their payloads
+//     then the client's bytes: requests, with their payloads; half of each cookie is replaced by the request's number
 //
-// A whole Session reads them from a socket. It is carried on by one thread, so that its replies come in the order of
-// the requests: a model of the disk tells what each must be.
+// A whole Session reads them from a socket. It is carried on by one thread, so that the requests are done in their
+// order: a model of the disk tells what the reply to each must be. Replies may overtake each other.
 
 #include <sys/socket.h>
 
@@ -19,6 +19,8 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <optional>
 
 #include "nbd/session.h"
 #include "src/error.h"
@@ -209,10 +211,39 @@ struct Asked {
   uint64_t offset = 0;
   uint64_t length = 0;
   bool has_payload = false;
+  bool too_large = false;  // its payload, which is refused unread; nothing behind it is heard
   std::span<const std::byte> payload;
 
   bool has(uint16_t flag) const { return (flags & flag) != 0; }
 };
+
+// The client's bytes as requests, up to the one that ends the connection. Their cookies are made to differ.
+std::vector<Asked> split_requests(const Mode& mode, std::span<std::byte> said) {
+  const bool extended = mode.framing == Framing::extended;
+  const size_t size = extended ? extended_request_size : request_size;
+  std::vector<Asked> requests;
+  while (said.size() >= size && load_be<uint32_t>(said) == (extended ? extended_request_magic : request_magic)) {
+    store_be<uint32_t>(said, 8, static_cast<uint32_t>(requests.size()));
+    Asked asked{.flags = load_be<uint16_t>(said, 4),
+                .type = static_cast<CommandType>(load_be<uint16_t>(said, 6)),
+                .cookie = load_be<uint64_t>(said, 8),
+                .offset = load_be<uint64_t>(said, 16),
+                .length = extended ? load_be<uint64_t>(said, 24) : load_be<uint32_t>(said, 24),
+                .payload = {}};
+    said = said.subspan(size);
+    if (asked.type == CommandType::disconnect) break;
+    asked.has_payload = extended ? asked.has(command_flag_payload_length) : asked.type == CommandType::write;
+    asked.too_large = asked.has_payload && asked.length > max_payload;
+    if (asked.has_payload && !asked.too_large) {
+      if (said.size() < asked.length) break;
+      asked.payload = said.first(asked.length);
+      said = said.subspan(asked.length);
+    }
+    requests.push_back(asked);
+    if (asked.too_large) break;
+  }
+  return requests;
+}
 
 enum class Verdict : uint8_t { succeeds, fails, either };
 
@@ -222,6 +253,7 @@ class Model {
   explicit Model(const Mode& mode) : mode_(mode), content_(initial_content()), trimmed_(disk_size) {}
 
   Verdict judge(const Asked& asked) const {
+    if (asked.too_large) return Verdict::fails;
     unsigned allowed = command_flag_fua;
     bool writes = false;
     switch (asked.type) {
@@ -309,26 +341,26 @@ class Model {
 // Reads both sides of the transmission together.
 class Reading {
  public:
-  Reading(const Mode& mode, std::span<const std::byte> said, std::span<const std::byte> heard)
-      : mode_(mode), model_(mode), said_(said), heard_(heard) {}
+  Reading(const Mode& mode, std::span<const Asked> requests, std::span<const std::byte> heard)
+      : mode_(mode), model_(mode), requests_(requests), heard_(heard) {}
 
   void check() {
-    while (const auto asked = next_request()) {
-      const bool ok = check_reply(*asked);
-      const Verdict verdict = model_.judge(*asked);
+    std::map<uint64_t, std::span<const std::byte>> replies = split_replies();
+    for (const Asked& asked : requests_) {
+      heard_ = replies[asked.cookie];
+      const bool ok = check_reply(asked);
+      require(heard_.empty(), "a reply goes on behind its end");
+      const Verdict verdict = model_.judge(asked);
       require(verdict == Verdict::either || ok == (verdict == Verdict::succeeds), "a request gets the wrong verdict");
-      if (ok) model_.apply(*asked);
+      if (ok) model_.apply(asked);
     }
-    require(heard_.empty(), "there are replies to what was not asked");
   }
 
  private:
   bool extended() const { return mode_.framing == Framing::extended; }
-
-  std::span<const std::byte> say(size_t count) {
-    const auto taken = said_.first(count);
-    said_ = said_.subspan(count);
-    return taken;
+  size_t header_size() const {
+    if (mode_.framing == Framing::simple) return simple_reply_size;
+    return extended() ? extended_chunk_header_size : chunk_header_size;
   }
 
   std::span<const std::byte> hear(size_t count) {
@@ -338,33 +370,34 @@ class Reading {
     return taken;
   }
 
-  std::optional<Asked> next_request() {
-    const size_t size = extended() ? extended_request_size : request_size;
-    if (said_.size() < size) return std::nullopt;
-    const auto header = say(size);
-    if (load_be<uint32_t>(header) != (extended() ? extended_request_magic : request_magic)) return end();
-    Asked asked{.flags = load_be<uint16_t>(header, 4),
-                .type = static_cast<CommandType>(load_be<uint16_t>(header, 6)),
-                .cookie = load_be<uint64_t>(header, 8),
-                .offset = load_be<uint64_t>(header, 16),
-                .length = extended() ? load_be<uint64_t>(header, 24) : load_be<uint32_t>(header, 24),
-                .payload = {}};
-    if (asked.type == CommandType::disconnect) return end();
-    asked.has_payload = extended() ? asked.has(command_flag_payload_length) : asked.type == CommandType::write;
-    if (!asked.has_payload) return asked;
-    if (asked.length > max_payload) {
-      // Refused at once, and the last that is heard.
-      require(!check_reply(asked), "a payload of any size is welcome");
-      return end();
+  // By their cookies. Each comes in one piece.
+  std::map<uint64_t, std::span<const std::byte>> split_replies() {
+    std::map<uint64_t, std::span<const std::byte>> replies;
+    while (!heard_.empty()) {
+      const auto begin = heard_;
+      const auto cookie = load_be<uint64_t>(hear(header_size()), 8);
+      const auto asked = std::ranges::find(requests_, cookie, &Asked::cookie);
+      require(asked != requests_.end(), "a reply to what was not asked");
+      heard_ = begin;
+      skip_reply(*asked);
+      const bool first = replies.emplace(cookie, begin.first(begin.size() - heard_.size())).second;
+      require(first, "a second reply to a request");
     }
-    if (said_.size() < asked.length) return end();
-    asked.payload = say(asked.length);
-    return asked;
+    return replies;
   }
 
-  std::optional<Asked> end() {
-    said_ = {};
-    return std::nullopt;
+  void skip_reply(const Asked& asked) {
+    if (mode_.framing == Framing::simple) {
+      const bool ok = load_be<uint32_t>(hear(simple_reply_size), 4) == 0;
+      if (ok && asked.type == CommandType::read) hear(asked.length);
+      return;
+    }
+    for (bool done = false; !done;) {
+      const auto header = hear(header_size());
+      require(load_be<uint64_t>(header, 8) == asked.cookie, "a reply to another request");
+      hear(extended() ? load_be<uint64_t>(header, 24) : load_be<uint32_t>(header, 16));
+      done = (load_be<uint16_t>(header, 4) & reply_flag_done) != 0;
+    }
   }
 
   // Whether it tells success.
@@ -374,7 +407,7 @@ class Reading {
     uint32_t error = 0;
     size_t contents = 0;
     for (bool done = false; !done;) {
-      const auto header = hear(extended() ? extended_chunk_header_size : chunk_header_size);
+      const auto header = hear(header_size());
       require(load_be<uint32_t>(header) == (extended() ? extended_reply_magic : structured_reply_magic), "no reply");
       const auto flags = load_be<uint16_t>(header, 4);
       const auto type = static_cast<ChunkType>(load_be<uint16_t>(header, 6));
@@ -483,7 +516,7 @@ class Reading {
 
   Mode mode_;
   Model model_;
-  std::span<const std::byte> said_;
+  std::span<const Asked> requests_;
   std::span<const std::byte> heard_;
 };
 
@@ -494,9 +527,10 @@ void check(std::span<const std::byte> input) {
                   .writable = (bits & 4) != 0,
                   .contexts = (bits & 8) != 0 && (bits & 3U) != 0,
                   .step = step == 0 ? SIZE_MAX : step};
-  const auto requests = input.subspan(2);
   Bytes said = negotiation(mode);
-  said.insert(said.end(), requests.begin(), requests.end());
+  const size_t negotiated = said.size();
+  said.insert(said.end(), input.begin() + 2, input.end());
+  const std::vector<Asked> requests = split_requests(mode, std::span(said).subspan(negotiated));
   const Exports exports = make_exports(mode.writable);
   const Bytes heard = Connection(exports, said, mode.step).run();
   Reading(mode, requests, behind_negotiation(heard)).check();

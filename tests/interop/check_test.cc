@@ -219,10 +219,7 @@ TEST_F(DamagedCheck, a_repair_can_be_undone_from_the_command_line) {
 
 TEST_F(DamagedCheck, safety_2_an_image_in_use_is_not_repaired) {
   poke(2 * cluster + 5 * 2, 3, 2);
-  const test::Process qemu({"qemu-storage-daemon", "--nbd-server", "addr.type=unix,addr.path=" + dir_.file("sock"),
-                            "--blockdev", "driver=file,node-name=disk,filename=" + image_, "--export",
-                            "type=nbd,id=e,node-name=disk,writable=on"});
-  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(dir_.file("sock")); }));
+  const test::ImageWriter qemu("driver=file,filename=" + image_);
   const auto before = test::read_file(image_);
   const test::Outcome outcome = drydock({"check", "-r", "all", image_});
   EXPECT_EQ(outcome.status, 1);

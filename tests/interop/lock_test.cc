@@ -46,10 +46,7 @@ TEST_F(ImageLock, safety_2_locks_go_with_the_image) {
 }
 
 TEST_F(ImageLock, safety_2_an_image_that_qemu_writes_is_refused_with_the_holders_name) {
-  test::Process qemu({"qemu-storage-daemon", "--nbd-server", "addr.type=unix,addr.path=" + dir_.file("sock"),
-                      "--blockdev", "driver=file,node-name=disk,filename=" + image_, "--export",
-                      "type=nbd,id=e,node-name=disk,writable=on"});
-  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(dir_.file("sock")); }));
+  const test::ImageWriter qemu("driver=file,filename=" + image_);
   const Error error = test::error_of([&] { open(true); });
   EXPECT_EQ(error.kind(), ErrorKind::busy);
   EXPECT_THAT(error.what(), HasSubstr(fmt::format("process {} (qemu-storage", qemu.pid())));
@@ -66,10 +63,7 @@ TEST_F(ImageLock, safety_2_two_writers_of_ours_exclude_each_other) {
 TEST_F(ImageLock, safety_2_commands_that_read_shut_writers_out_as_qemu_img_does) {
   const std::string overlay = dir_.file("o.qcow2");
   test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", image_, "-F", "raw", overlay});
-  test::Process qemu({"qemu-storage-daemon", "--nbd-server", "addr.type=unix,addr.path=" + dir_.file("sock"),
-                      "--blockdev", "driver=qcow2,node-name=disk,file.driver=file,file.filename=" + overlay, "--export",
-                      "type=nbd,id=e,node-name=disk,writable=on"});
-  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(dir_.file("sock")); }));
+  const test::ImageWriter qemu("driver=qcow2,file.driver=file,file.filename=" + overlay);
   const std::string copy = dir_.file("copy");
   for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
            {"info", overlay},

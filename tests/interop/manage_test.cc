@@ -184,11 +184,7 @@ TEST_F(manage, nothing_is_changed_while_another_process_writes) {
   write("top.qcow2", {"write -P 1 0 1M"});
   const auto top = test::read_file(path("top.qcow2"));
   {
-    test::Process holder({"qemu-storage-daemon", "--blockdev",
-                          "driver=file,node-name=disk,filename=" + path("base.qcow2"), "--nbd-server",
-                          "addr.type=unix,addr.path=" + path("sock"), "--export",
-                          "type=nbd,id=e,node-name=disk,writable=on"});
-    ASSERT_TRUE(test::wait_until([&] { return fs::exists(path("sock")); }));
+    const test::ImageWriter holder("driver=file,filename=" + path("base.qcow2"));
     const Outcome outcome = drydock({"commit", path("top.qcow2")});
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, HasSubstr(fmt::format("in use by process {}", holder.pid())));
@@ -212,11 +208,7 @@ TEST_F(manage, nothing_is_taken_from_a_layer_that_another_process_writes) {
     create(name + ".qcow2", stands_alone ? "cluster_size=64k" : "backing_fmt=qcow2,backing_file=" + below, "4M");
   }
   for (const std::string writing : {"middle.qcow2", "other.qcow2"}) {
-    const std::string socket = path(writing + ".sock");
-    const test::Process holder(
-        {"qemu-storage-daemon", "--blockdev", "driver=file,node-name=disk,filename=" + path(writing), "--nbd-server",
-         "addr.type=unix,addr.path=" + socket, "--export", "type=nbd,id=e,node-name=disk,writable=on"});
-    ASSERT_TRUE(test::wait_until([&] { return fs::exists(socket); }));
+    const test::ImageWriter holder("driver=file,filename=" + path(writing));
     const auto before = test::read_file(path("top.qcow2"));
     EXPECT_THAT(drydock({"rebase", "-b", "other.qcow2", "-F", "qcow2", path("top.qcow2")}).err,
                 HasSubstr(fmt::format("in use by process {}", holder.pid())));

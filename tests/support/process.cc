@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <stdexcept>
 
 #include "src/error.h"
 #include "tests/support/support.h"
@@ -95,6 +97,16 @@ int Process::wait() {
   for (int i = 0; i < 4 && read_some(poll_ms); ++i) {
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+ImageWriter::ImageWriter(const std::string& blockdev)
+    : process_({"qemu-storage-daemon", "--blockdev", blockdev + ",node-name=disk", "--nbd-server",
+                "addr.type=unix,addr.path=" + dir_.file("sock"), "--export", "type=nbd,id=e,node-name=disk,writable=on",
+                "--pidfile", dir_.file("pid")}) {
+  // The socket is there before the export, and with it the locks; the pid file comes after both.
+  if (!wait_until([&] { return std::filesystem::exists(dir_.file("pid")); })) {
+    throw std::runtime_error("qemu-storage-daemon did not begin to write " + blockdev);
+  }
 }
 
 }  // namespace drydock::test

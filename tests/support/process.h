@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/unique_fd.h"
+#include "tests/support/support.h"
 
 namespace drydock::test {
 
@@ -41,6 +42,20 @@ class Process {
   UniqueFd err_;
   std::string output_;
   std::string errors_;
+};
+
+// qemu as a process that writes an image: qemu-storage-daemon with a writable NBD export of it, which nobody reads. Its
+// locks are taken when the constructor returns; it is killed with the object.
+class ImageWriter {
+ public:
+  // `blockdev`: what opens the image, as --blockdev takes it, without the name of the node.
+  explicit ImageWriter(const std::string& blockdev);
+
+  pid_t pid() const { return process_.pid(); }
+
+ private:
+  TempDir dir_;
+  Process process_;
 };
 
 }  // namespace drydock::test

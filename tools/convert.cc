@@ -164,8 +164,8 @@ Target open_target(const Invocation& invocation, const ConvertRequest& request, 
   target.gate = options.gate;
   target.existing_file = request.target;
   if (invocation.options.has("target-image-opts")) {
-    const ImageDescription description =
-        told_in_its_words(invocation, request.target, [&] { return parse_image_opts(request.target, true); });
+    const ImageDescription description = told_in_its_words(
+        invocation, request.target, [&] { return read_image_opts(invocation, request.target, true); });
     if (description.is_part()) throw Error(ErrorKind::unsupported, "a part of an image cannot be the target");
     target.existing_file = description.filename;
     options.format = description.format;

@@ -134,10 +134,19 @@ void add_access(const Invocation& invocation, OpenOptions& options) {
   options.gate = gate_for(invocation, options.remote);
 }
 
+ImageDescription read_image_opts(const Invocation& invocation, const std::string& word, bool writable) {
+  try {
+    return parse_image_opts(word, writable);
+  } catch (const Error& error) {
+    if (invocation.as_incumbent) throw;  // told_in_its_words() names it
+    throw error.within(printable(word));
+  }
+}
+
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
   if (invocation.options.has("image-opts")) {
     return open_shared(invocation, word, options, [&] {
-      const ImageDescription description = parse_image_opts(word, options.writable);
+      const ImageDescription description = read_image_opts(invocation, word, options.writable);
       try {
         return open_described(description, options);
       } catch (const Error& error) {
@@ -196,7 +205,7 @@ void warn_of_snapshots(const Invocation& invocation, const Image& image) {
 }
 
 ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable) {
-  if (invocation.options.has("image-opts")) return parse_image_opts(word, writable);
+  if (invocation.options.has("image-opts")) return read_image_opts(invocation, word, writable);
   ImageDescription description{.filename = word, .format = std::nullopt, .offset = 0, .size = std::nullopt};
   if (const auto format = invocation.options.value("format")) description.format = format_named(invocation, *format);
   return description;

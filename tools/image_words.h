@@ -58,6 +58,9 @@ std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, cons
 // need. Not under the name qemu-img, which says nothing.
 void warn_of_snapshots(const Invocation& invocation, const Image& image);
 
+// What the options in `word` describe. Errors name the word; under an incumbent's name that is for told_in_its_words()
+// to do. Throws read_only as describe_image() does.
+ImageDescription read_image_opts(const Invocation& invocation, const std::string& word, bool writable);
 // What `word` names, for those who open the file themselves: without --image-opts the file of that name in the format
 // of -f. Throws read_only where it is to be `writable`, and the words have read-only=on.
 ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable);

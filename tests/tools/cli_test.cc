@@ -268,6 +268,24 @@ TEST(cli_drop_in, an_incumbents_name_is_no_command) {
   }
 }
 
+TEST(cli_image_opts, errors_name_the_words_that_they_are_about) {
+  EXPECT_EQ(drydock({"info", "--image-opts", "driver=raid,file.filename=a"}).err,
+            "drydock info: driver=raid,file.filename=a: Unknown driver 'raid'\n");
+  const test::TempDir dir;
+  test::write_file(dir.file("a"), std::string(512, 'a'));
+  EXPECT_EQ(drydock({"convert", "-n", "--target-image-opts", dir.file("a"), "read-only=on,file.filename=b"}).err,
+            "drydock convert: read-only=on,file.filename=b: Block node is read-only\n");
+  for (const std::string command : {"resize", "amend", "check"}) {
+    std::vector<std::string> words{command, "--image-opts", "driver=qcow2,read-only=on,file.filename=b"};
+    if (command == "resize") words.emplace_back("1M");
+    if (command == "amend") words.insert(words.end() - 1, {"-o", "compat=1.1"});
+    if (command == "check") words.insert(words.end() - 1, {"-r", "all"});
+    const std::string said =
+        "drydock " + command + ": driver=qcow2,read-only=on,file.filename=b: Block node is read-only\n";
+    EXPECT_EQ(drydock(words).err, said);
+  }
+}
+
 TEST(cli_sizes, read_as_qemu_reads_them) {
   EXPECT_EQ(parse_size("512", "--size"), 512U);
   EXPECT_EQ(parse_size("0", "--size"), 0U);

@@ -108,6 +108,7 @@ void take_in(const Invocation& invocation, const Request& request, qcow2::Qcow2I
   const bool by_subcluster = header.extended_l2() && !request.compress;
   const TakeInOptions options{
       .unit = by_subcluster ? header.cluster_size() / qcow2::subclusters_per_cluster : header.cluster_size(),
+      .marks_zeros = header.version >= 3,
       .compress = request.compress,
       .progress = [&](uint64_t bytes) { progress.advance(bytes); }};
   const auto disk = overlay.disk();

@@ -97,7 +97,8 @@ class Piece {
     const auto data = std::span(old_).subspan(at, range.length);
     const bool whole_units = range.start.is_aligned(options_.unit) &&
                              (range.length % options_.unit == 0 || range.end().value() == overlay_.size());
-    if (zero) {
+    // Less than a unit is stored: Disk::zero() has nothing to do where the old backing file, or none, reads as zeros.
+    if (zero && whole_units && options_.marks_zeros) {
       overlay_.zero(range, false);
     } else if (options_.compress && whole_units) {
       overlay_.write_compressed(range.start, data);

@@ -88,6 +88,38 @@ TEST_F(manage, an_overlay_of_any_kind_reads_the_same_on_any_new_base) {
   }
 }
 
+// What the overlay showed as zeros, for there was nothing below, is not to become what the new base has there.
+TEST_F(manage, zeros_of_an_overlay_stay_zeros_on_a_new_base) {
+  create("short.qcow2", "cluster_size=64k", "1M");
+  create("fine.qcow2", "cluster_size=4k", "5M");
+  write("fine.qcow2", {"write -P 1 0 4k", "write -P 2 100k 12k", "write -P 3 1028k 4k", "write -P 4 2M 2M",
+                       "write -P 5 4500k 8k", "write -P 6 5116k 4k"});
+  run_ok({"qemu-img", "convert", "-O", "raw", path("fine.qcow2"), path("fine.raw")});
+  for (const std::string& kind : kinds_) {
+    std::string options = kind;
+    if (kind.starts_with("data_file")) options = "data_file=" + path("d.raw");
+    for (const std::string old : {"", ",backing_file=short.qcow2,backing_fmt=qcow2"}) {
+      for (const std::vector<std::string>& words : {std::vector<std::string>{"-b", "fine.qcow2", "-F", "qcow2"},
+                                                    {"-b", "fine.raw", "-F", "raw"},
+                                                    {"-c", "-b", "fine.qcow2", "-F", "qcow2"}}) {
+        if (words[0] == "-c" && kind.starts_with("data_file")) continue;
+        const std::string what = kind + old + " to " + words[1];
+        create("over.qcow2", options + old, "5M");
+        write("over.qcow2", {"write -P 7 110k 1k", "write -P 8 3M 64k"});
+        remember("over.qcow2", "expected.qcow2");
+        std::vector<std::string> all{"rebase"};
+        all.insert(all.end(), words.begin(), words.end());
+        all.push_back(path("over.qcow2"));
+        expect_done(all, what);
+        expect_same("over.qcow2", "expected.qcow2", what);
+        expect_clean("over.qcow2", what);
+        fs::remove(path("over.qcow2"));
+        fs::remove(path("d.raw"));
+      }
+    }
+  }
+}
+
 TEST_F(manage, what_a_compressing_rebase_takes_in_is_compressed) {
   make_bases();
   create("over.qcow2", "backing_file=old.qcow2,backing_fmt=qcow2", "4M");

@@ -54,13 +54,12 @@ uint64_t clusters_with_data(const Disk& source, uint64_t cluster) {
   return bytes;
 }
 
-// As if every cluster of every bitmap were there.
+// As if every cluster of every bitmap were there, and of those that cannot be trusted too: so does QEMU.
 uint64_t bitmaps_size(const Image& image, uint64_t disk_size, uint64_t cluster) {
   constexpr uint64_t directory_entry_size = 24;  // "Bitmap directory": without name and padding
   uint64_t bytes = 0;
   uint64_t directory = 0;
   for (const BitmapInfo& bitmap : image.bitmaps()) {
-    if (bitmap.in_use) continue;
     const uint64_t bits = divide_up(disk_size, bitmap.granularity);
     const uint64_t clusters = divide_up(divide_up(bits, 8), cluster);
     bytes += clusters * cluster + round_up(clusters * table_entry_size, cluster);

@@ -49,18 +49,18 @@ void refuse_what_only_creation_has(const OptionString& given) {
 }
 
 void refuse_another_backing_file(const qcow2::Header& header, const OptionString& given) {
-  const auto differs = [&](std::string_view name, const std::optional<std::string>& now) {
-    const auto word = given.value(name);
-    return word && *word != now.value_or("");
-  };
-  if (!differs("backing_file", header.backing_file) && !differs("backing_fmt", header.backing_format)) return;
+  const auto file = given.value("backing_file");
+  const auto format = given.value("backing_fmt");
+  if (!file && !format) return;
+  // One of the two alone stands for the other being none.
+  if (file == header.backing_file && format == header.backing_format) return;
   throw WordedError(ErrorKind::invalid, "Cannot amend the backing file", {"You can use 'qemu-img rebase' instead."},
                     false);
 }
 
 std::optional<uint32_t> parse_version(const OptionString& given) {
   const auto compat = given.value("compat");
-  if (!compat || compat->empty()) return std::nullopt;
+  if (!compat) return std::nullopt;
   if (*compat == "0.10" || *compat == "v2") return 2;
   if (*compat == "1.1" || *compat == "v3") return 3;
   throw Error(ErrorKind::invalid, fmt::format("Unknown compatibility level {}", printable(*compat)));

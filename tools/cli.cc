@@ -87,7 +87,9 @@ struct Parsed {
   std::vector<std::string> arguments;
 };
 
-Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::string>& words, bool as_qemu_img) {
+// `verb` is the word before `words`.
+Parsed parse_words(const std::string& verb, const std::vector<OptionSpec>& specs, const std::vector<std::string>& words,
+                   bool as_qemu_img) {
   std::string letters = ":";  // a missing argument is told apart from an unknown option
   std::vector<option> longs;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -102,7 +104,7 @@ Parsed parse_words(const std::vector<OptionSpec>& specs, const std::vector<std::
   }
   longs.push_back({nullptr, 0, nullptr, 0});
 
-  std::vector<std::string> copies{"drydock"};
+  std::vector<std::string> copies{verb};
   copies.insert(copies.end(), words.begin(), words.end());
   std::vector<char*> argv;
   for (std::string& copy : copies) argv.push_back(copy.data());
@@ -263,7 +265,7 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
   try {
     std::vector<std::string> plain_words = words;
     const auto negative = take_negative_word(command, plain_words);
-    Parsed parsed = parse_words(specs, plain_words, as_qemu_img);
+    Parsed parsed = parse_words(std::string(command.name), specs, plain_words, as_qemu_img);
     invocation.options = std::move(parsed.options);
     invocation.arguments = std::move(parsed.arguments);
     if (negative) invocation.arguments.push_back(*negative);

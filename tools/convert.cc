@@ -65,11 +65,8 @@ void check_bitmaps(const Invocation& invocation, const ConvertRequest& request, 
     if (!bitmap.in_use) continue;
     const std::string name = printable(bitmap.name);
     if (!request.skip_broken_bitmaps) {
-      throw Error(
-          ErrorKind::invalid,
-          fmt::format("Cannot copy inconsistent bitmap '{}'\nTry --skip-broken-bitmaps, or use 'qemu-img bitmap "
-                      "--remove'",
-                      name));
+      throw WordedError(ErrorKind::invalid, fmt::format("Cannot copy inconsistent bitmap '{}'", name),
+                        {"Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"}, false);
     }
     invocation.warn(fmt::format("warning: Skipping inconsistent bitmap '{}'", name));
   }

@@ -128,15 +128,21 @@ std::string qcow2_specific_text(const qcow2::Qcow2Image& image) {
   return text;
 }
 
+// By bytes, as qemu-img counts them, and not by the width that they have on a terminal.
+std::string padded(std::string text, size_t bytes) {
+  text.resize(std::max(text.size(), bytes), ' ');
+  return text;
+}
+
 }  // namespace
 
 std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
   std::string text =
       fmt::format("{:<10}{:<17}{:>8}{:>20}{:>13}{:>11}\n", "ID", "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
   for (const SnapshotInfo& snapshot : snapshots) {
-    text += fmt::format("{:<9} {:<16} {:>8}{:>20}{:>13}{:>11}\n", printable(snapshot.id), printable(snapshot.name),
-                        human_size(snapshot.vm_state_size), date_text(snapshot.date_seconds),
-                        clock_text(snapshot.vm_clock_nanoseconds),
+    text += fmt::format("{} {} {:>8}{:>20}{:>13}{:>11}\n", padded(printable(snapshot.id), 9),
+                        padded(printable(snapshot.name), 16), human_size(snapshot.vm_state_size),
+                        date_text(snapshot.date_seconds), clock_text(snapshot.vm_clock_nanoseconds),
                         snapshot.instruction_count ? std::to_string(*snapshot.instruction_count) : "");
   }
   return text;

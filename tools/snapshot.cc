@@ -93,7 +93,7 @@ int run_snapshot(Invocation& invocation) {
   OpenOptions options = read_image_options(invocation);
   options.writable = request.action > Action::list;
   options.metadata_only = !options.writable;
-  if (options.writable) refuse_force_share(invocation, invocation.arguments[0]);
+  if (options.writable || request.action == Action::none) refuse_force_share(invocation, invocation.arguments[0]);
   const std::string& word = invocation.arguments[0];
   const auto image = open_image(invocation, word, options);
   const auto below = options.metadata_only ? look_below(invocation, *image, word) : nullptr;

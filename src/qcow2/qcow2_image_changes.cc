@@ -173,6 +173,12 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
                 fmt::format("{}: Can't resize a v2 image which has snapshots", printable(path())));
   }
   if (size == disk.size()) return;
+  for (const BitmapInfo& bitmap : bitmaps()) {
+    if (!bitmap.in_use) continue;
+    throw Error(ErrorKind::invalid,
+                fmt::format("{}: Bitmap '{}' is inconsistent and cannot be used: it can only be removed",
+                            printable(path()), printable(bitmap.name)));
+  }
   // No cluster of these images hides what is below it and reads as zeros.
   if (header().version < 3 && layer_->backing && disk.size() < std::min(size, layer_->backing->size())) {
     throw Error(ErrorKind::unsupported,

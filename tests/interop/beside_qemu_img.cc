@@ -112,7 +112,7 @@ void ImageFolder::make() const {
   qemu_io("top.qcow2", {"write -P 3 1M 256k", "write -P 4 3M 64k"});
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "gone.qcow2", "-F", "qcow2", "orphan.qcow2", "1M"});
   create("snapshots.qcow2", "cluster_size=4k", "1M");
-  for (const std::string name : {"one", "a longer name than fits", "3"}) {
+  for (const std::string name : {"one", "a longer name than fits", "3", "sp\xc3\xa4ter"}) {
     qemu_io("snapshots.qcow2", {"write -P 7 " + std::to_string(name.size()) + "k 40k"});
     run_ok({"qemu-img", "snapshot", "-c", name, "snapshots.qcow2"});
   }
@@ -159,6 +159,10 @@ void ImageFolder::make_broken() const {
   patch("plain.qcow2", "leak.qcow2", 0x20000 + 2 * 30, std::string("\0\1", 2));
   patch("plain.qcow2", "clusters.qcow2", 23, "\x40");
   patch("plain.qcow2", "countless.qcow2", 56, std::string(4, '\0'));
+  // Of a bitmap's entry in the directory, whose name is its end, the flags lie 12 bytes before the name.
+  const std::vector<std::byte> bytes = read_file("bitmaps.qcow2");
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  patch("bitmaps.qcow2", "in_use.qcow2", text.rfind("second") - 12, std::string("\0\0\0\x01", 4));
 }
 
 const std::vector<std::string> good_images{

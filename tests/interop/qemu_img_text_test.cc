@@ -153,6 +153,11 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
       {{"amend", "-o", "compat=0.10", "data.qcow2"}},
       {{"amend", "-o", "compat=0.10", "extended.qcow2"}},
       {{"amend", "-o", "backing_file=base.qcow2", "top.qcow2"}},
+      {{"amend", "-o", "backing_file=middle.qcow2", "top.qcow2"}},
+      {{"amend", "-o", "backing_file=middle.qcow2,backing_fmt=qcow2", "top.qcow2"}},
+      {{"amend", "-o", "backing_fmt=qcow2", "top.qcow2"}},
+      {{"amend", "-o", "backing_fmt=", "plain.qcow2"}},
+      {{"amend", "-o", "compat=", "plain.qcow2"}},
       {{"amend", "-f", "raw", "-o", "size=1M", "disk.raw"}},
   });
 }
@@ -200,6 +205,8 @@ TEST_F(qemu_img_text, what_bench_cannot_do_is_refused_alike) {
 
 TEST_F(qemu_img_text, what_cannot_be_done_is_refused_alike) {
   expect_the_same({
+      {{"info", "-dash"}},
+      {{"snapshot", "-U", "plain.qcow2"}},
       {{"info", ""}},
       {{"map", ""}},
       {{"map", "--max-length=0", "--output=json", "top.qcow2"}},
@@ -298,6 +305,11 @@ TEST_F(qemu_img_text, what_is_wrong_with_an_image_is_told_alike) {
       {{"info", "folder"}, "Could not open 'folder': Could not open 'folder': it is a directory"},
       {{"info", "--backing-chain", "orphan.qcow2"},
        "Could not open 'orphan.qcow2': Could not open backing file 'gone.qcow2'"},
+      {{"info", "in_use.qcow2"}},
+      {{"measure", "-O", "qcow2", "in_use.qcow2"}},
+      {{"convert", "-O", "qcow2", "--bitmaps", "in_use.qcow2", "new"}},
+      {{"resize", "in_use.qcow2", "8M"}, "Bitmap 'second' is inconsistent and cannot be used: "},
+      {{"resize", "--shrink", "in_use.qcow2", "2M"}, "Bitmap 'second' is inconsistent and cannot be used: "},
   });
 }
 

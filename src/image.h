@@ -77,6 +77,9 @@ class Image {
   virtual uint64_t virtual_size() const = 0;
   // Bytes, a power of two: data takes space in whole units of this, which begin at its multiples. A cluster's size.
   virtual uint64_t allocation_unit() const { return 512; }
+  // Bytes, a power of two: the smallest part of the disk that can be there or not by itself. A subcluster's size where
+  // clusters have such.
+  virtual uint64_t mapping_unit() const { return allocation_unit(); }
 
   // The active disk. The same one each time.
   virtual std::shared_ptr<Disk> disk() const = 0;

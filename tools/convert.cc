@@ -197,7 +197,7 @@ CopyOptions copy_options(const Invocation& invocation, const ConvertRequest& req
 void fill(const ConvertRequest& request, const Disk& source, const Target& target, CopyOptions options) {
   const Image& image = target.image();
   options.target_is_zero = target.reads_as_zeros;
-  options.alignment = image.allocation_unit();
+  options.alignment = options.compressed ? image.allocation_unit() : image.mapping_unit();
   if (image.format() == Format::raw) options.plain_target = &image.storage();
   if (request.has_backing) options.backing_size = image.backing() ? image.backing()->virtual_size() : 0;
   copy_disk(source, *image.disk(), options);

@@ -101,7 +101,7 @@ int run_dd(Invocation& invocation) {
   progress.begin(source.size());
   copy_disk(source, *target.image().disk(),
             {.target_is_zero = format == Format::qcow2 || target.storage()->can_grow(),
-             .alignment = target.image().allocation_unit(),
+             .alignment = target.image().mapping_unit(),
              .plain_target = format == Format::raw ? target.storage().get() : nullptr,
              .advance = [&progress](uint64_t bytes) { progress.advance(bytes); }});
   progress.check_interruption();

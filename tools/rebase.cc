@@ -104,13 +104,10 @@ void take_in(const Invocation& invocation, const Request& request, qcow2::Qcow2I
   Progress progress(invocation);
   progress.when_interrupted("the backing file is the old one still, and the image is sound; run it again");
   progress.begin(overlay.virtual_size());
-  const qcow2::Header& header = overlay.header();
-  const bool by_subcluster = header.extended_l2() && !request.compress;
-  const TakeInOptions options{
-      .unit = by_subcluster ? header.cluster_size() / qcow2::subclusters_per_cluster : header.cluster_size(),
-      .marks_zeros = header.version >= 3,
-      .compress = request.compress,
-      .progress = [&](uint64_t bytes) { progress.advance(bytes); }};
+  const TakeInOptions options{.unit = request.compress ? overlay.allocation_unit() : overlay.mapping_unit(),
+                              .marks_zeros = overlay.header().version >= 3,
+                              .compress = request.compress,
+                              .progress = [&](uint64_t bytes) { progress.advance(bytes); }};
   const auto disk = overlay.disk();
   const auto below_disk = below == nullptr ? nullptr : below->disk();
   take_in_differences(*disk, below_disk.get(), options);

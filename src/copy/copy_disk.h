@@ -27,7 +27,7 @@ struct CopyOptions {
   // The target stands on a backing disk that has what lies below the source's top layer: that is left out, as far as
   // the backing disk's size goes.
   std::optional<uint64_t> backing_size;
-  uint64_t alignment = 512;  // the target's: its cluster size. A power of two
+  uint64_t alignment = 512;  // the target's: the smallest part that it can leave out, or compress. A power of two
   // The file in which guest offset n of the target is host offset n; null where it is not like that.
   const Storage* plain_target = nullptr;
   bool copy_in_kernel = false;    // plain data by copy_file_range(), without looking for zeros in it

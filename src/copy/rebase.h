@@ -14,7 +14,7 @@
 namespace drydock {
 
 struct TakeInOptions {
-  uint64_t unit = 65536;  // bytes, a power of two: what the overlay can map by itself
+  uint64_t unit = 65536;    // bytes, a power of two: what the overlay can map by itself
   bool marks_zeros = true;  // whole units of zeros take no place in it; false for qcow2 version 2
   bool compress = false;
   std::function<void(uint64_t)> progress;  // so many bytes more have been dealt with; from any thread

@@ -29,6 +29,7 @@ class Qcow2Image final : public Image {
   const Storage& storage() const override { return *layer_->storage; }
   uint64_t virtual_size() const override { return disk_ ? disk_->size() : size_in_header(); }
   uint64_t allocation_unit() const override { return layer_->header.cluster_size(); }
+  uint64_t mapping_unit() const override { return layer_->decoder.subcluster_size(); }
   std::shared_ptr<Disk> disk() const override;
   const std::vector<SnapshotInfo>& snapshots() const override { return snapshot_infos_; }
   std::shared_ptr<Disk> snapshot_disk(size_t index) const override;

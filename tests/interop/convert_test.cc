@@ -58,6 +58,25 @@ TEST_F(CopyingVerbs, convert_leaves_holes_where_zeros_are) {
   EXPECT_GE(disk_usage(target), uint64_t{12} << 20);
 }
 
+TEST_F(CopyingVerbs, convert_leaves_subclusters_out_where_zeros_are) {
+  const std::string source = dir_.file("source.raw");
+  run_ok({"qemu-img", "create", "-q", source, "4M"});
+  run_ok({"qemu-io", "-f", "raw", "-c", "write -P 3 0 100k", "-c", "write -P 4 1M 10k", source});
+  const auto map_by = [&](const std::string& program) {
+    const std::string target = dir_.file("target.qcow2");
+    run_ok({program, "convert", "-f", "raw", "-O", "qcow2", "-o", "extended_l2=on", source, target});
+    EXPECT_THAT(run_ok({"qemu-img", "check", target}), HasSubstr("No errors were found"));
+    std::vector<std::string> kinds;
+    for (const auto& extent : nlohmann::json::parse(run_ok({"qemu-img", "map", "--output=json", target}))) {
+      kinds.push_back(fmt::format("{} {} {}", extent["start"].dump(), extent["length"].dump(), extent["data"].dump()));
+    }
+    return kinds;
+  };
+  const auto mapped = map_by(test::drydock_program());
+  EXPECT_THAT(mapped, testing::Contains("0 102400 true"));
+  EXPECT_EQ(mapped, map_by("qemu-img"));
+}
+
 TEST_F(CopyingVerbs, convert_compresses_no_worse_than_qemu_img) {
   const std::string source = dir_.file("program.raw");  // neither too easy nor too hard
   run_ok({"dd", "if=" + test::drydock_program(), "of=" + source, "bs=1M", "count=8", "status=none"});

@@ -131,9 +131,8 @@ class Amendment {
   }
 
   void resize(uint64_t size) const {
-    constexpr uint64_t sector_size = 512;
     const auto image = open();
-    image->resize(round_up(size, sector_size), Preallocation::off);
+    image->resize(size, Preallocation::off);
     image->close();
   }
 

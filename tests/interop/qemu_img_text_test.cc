@@ -158,6 +158,7 @@ TEST_F(qemu_img_text, wrong_words_are_refused_alike) {
       {{"amend", "-o", "backing_fmt=qcow2", "top.qcow2"}},
       {{"amend", "-o", "backing_fmt=", "plain.qcow2"}},
       {{"amend", "-o", "compat=", "plain.qcow2"}},
+      {{"amend", "-o", "size=1000", "plain.qcow2"}},
       {{"amend", "-f", "raw", "-o", "size=1M", "disk.raw"}},
   });
 }

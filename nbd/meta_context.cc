@@ -50,7 +50,9 @@ template <class Flags>
 std::vector<StatusExtent> mapped(const Disk& disk, GuestRange range, size_t most, const Flags& flags) {
   Joined joined(most);
   for (size_t calls = 0; range.length > 0 && calls < max_calls; ++calls) {
-    for (const Extent& extent : disk.map(range, extents_per_call)) {
+    // Most clients want one extent, and a lookup asks the file for each.
+    const size_t wanted = calls == 0 ? std::min(extents_per_call, most + 1) : extents_per_call;
+    for (const Extent& extent : disk.map(range, wanted)) {
       if (!joined.add(extent.range.length, flags(extent))) return joined.take();
       range = {range.start + extent.range.length, range.length - extent.range.length};
     }

@@ -15,7 +15,6 @@ namespace drydock::fuse {
 namespace {
 
 constexpr uint64_t block_size = 512;
-constexpr size_t extents_per_call = 256;
 // 16 * 256 extents: some milliseconds, for a getattr.
 constexpr int block_count_calls = 16;
 // 64 Ki * 256 extents: more than a sane disk has, yet an end to one lseek on a hostile one.

@@ -21,21 +21,22 @@ namespace {
 // A chunk tells of so many extents at most: 16 KiB, and a bounded walk through the map. The client asks on from there.
 constexpr size_t max_status_extents = 1024;
 
-struct Question {
+struct StatusRequest {
   GuestRange range;
   std::vector<MetaContext> contexts;
 };
 
 [[noreturn]] void refuse(const std::string& why) { throw Error(ErrorKind::usage, why); }
 
-Question decode(const Request& request, const Agreement& agreement, std::span<const std::byte> payload) {
+StatusRequest decode_status_request(const Request& request, const Agreement& agreement,
+                                    std::span<const std::byte> payload) {
   if (request.payload_length == 0) return {request.range(), agreement.contexts};
   WireReader reader(payload);
   const auto length = reader.number<uint64_t>();
   if (!length || (payload.size() - sizeof *length) % sizeof(uint32_t) != 0) {
     refuse("the payload of a block status is 64 bits and a number of 32 bits");
   }
-  Question question{.range = {GuestOffset(request.offset), *length}, .contexts = {}};
+  StatusRequest question{.range = {GuestOffset(request.offset), *length}, .contexts = {}};
   std::set<uint32_t> wanted;
   while (const auto id = reader.number<uint32_t>()) {
     const auto found = std::ranges::find(agreement.contexts, *id, &MetaContext::id);
@@ -68,7 +69,7 @@ void append_extents(Bytes& bytes, std::span<const StatusExtent> extents, bool ex
 }  // namespace
 
 Reply run_block_status(const Request& request, const Agreement& agreement, std::span<const std::byte> payload) {
-  const Question question = decode(request, agreement, payload);
+  const StatusRequest question = decode_status_request(request, agreement, payload);
   const size_t most = request.has(command_flag_req_one) ? 1 : max_status_extents;
   const bool extended = agreement.extended();
   Reply reply{.to = reply_to(request, agreement)};

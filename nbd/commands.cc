@@ -13,7 +13,6 @@ namespace {
 
 // What is not plain in a file is read to bring it into memory, in pieces of this size.
 constexpr size_t cache_piece = 256 << 10;
-constexpr size_t extents_per_call = 256;
 // Up to here a copy is quicker than waking another thread for it.
 constexpr uint64_t max_at_once = 32 << 10;
 

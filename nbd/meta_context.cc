@@ -13,7 +13,6 @@ namespace drydock::nbd {
 namespace {
 
 // A call of the disk's map; between them lies nothing that anybody would wait for.
-constexpr size_t extents_per_call = 256;
 // However few extents they make together: a request takes a bounded time, and the client asks on from where it ends.
 constexpr size_t max_calls = 64;
 

@@ -22,7 +22,7 @@ struct InfoRequest {
   bool wants(Info info) const { return std::ranges::count(wanted, static_cast<uint16_t>(info)) != 0; }
 };
 
-std::optional<InfoRequest> decode(std::span<const std::byte> data) {
+std::optional<InfoRequest> decode_info_request(std::span<const std::byte> data) {
   WireReader reader(data);
   const auto name = reader.counted_text();
   const auto count = reader.number<uint16_t>();
@@ -69,7 +69,7 @@ void tell(Handshake& handshake, const Export& chosen, const InfoRequest& request
 
 // The export whose information was sent; null when the option was refused.
 std::shared_ptr<const Export> answer(Handshake& handshake, std::span<const std::byte> data) {
-  const auto request = decode(data);
+  const auto request = decode_info_request(data);
   if (!request || !is_protocol_string(request->name)) {
     handshake.refuse(OptionReply::error_invalid, "the option's data is malformed");
     return nullptr;

@@ -10,8 +10,6 @@ namespace drydock::nbd {
 
 namespace {
 
-constexpr auto relaxed = std::memory_order_relaxed;
-
 // A client may go on asking for what it does not get; the log is not its to fill.
 constexpr unsigned max_refusals = 8;
 
@@ -36,7 +34,8 @@ SessionRecord::~SessionRecord() {
     return;
   }
   say(fmt::format("gone after {:.1f} s: {}; {} requests, {} of them failed, {} bytes read, {} written", time.count(),
-                  why, requests_.load(relaxed), failed_.load(relaxed), read_.load(relaxed), written_.load(relaxed)));
+                  why, requests_.load(std::memory_order_relaxed), failed_.load(std::memory_order_relaxed),
+                  read_.load(std::memory_order_relaxed), written_.load(std::memory_order_relaxed)));
 }
 
 void SessionRecord::came_by_tls(const std::string& name) {
@@ -76,13 +75,13 @@ void SessionRecord::done(const Reply& reply) {
   const ReplyAccount& account = reply.account;
   const bool wanted = log_ || metrics_ != nullptr;
   if (!account.is_request || !wanted) return;
-  requests_.fetch_add(1, relaxed);
+  requests_.fetch_add(1, std::memory_order_relaxed);
   if (account.failed) {
-    failed_.fetch_add(1, relaxed);
+    failed_.fetch_add(1, std::memory_order_relaxed);
   } else if (account.type == static_cast<uint16_t>(CommandType::read)) {
-    read_.fetch_add(account.bytes, relaxed);
+    read_.fetch_add(account.bytes, std::memory_order_relaxed);
   } else if (account.type == static_cast<uint16_t>(CommandType::write)) {
-    written_.fetch_add(account.bytes, relaxed);
+    written_.fetch_add(account.bytes, std::memory_order_relaxed);
   }
   if (metrics_ == nullptr) return;
   metrics_->count({.type = account.type,

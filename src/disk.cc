@@ -12,7 +12,6 @@ namespace drydock {
 namespace {
 
 // Enough to amortise a call, small enough to stay in the first-level cache's neighbourhood.
-constexpr size_t extents_per_call = 256;
 
 }  // namespace
 

@@ -24,6 +24,9 @@
 
 namespace drydock {
 
+// How many extents one who walks through a map asks for at a time.
+inline constexpr size_t extents_per_call = 256;
+
 // A stretch of a disk in one state. The flags are those of `qemu-img map`.
 struct Extent {
   GuestRange range;

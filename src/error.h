@@ -54,6 +54,8 @@ class Error : public std::runtime_error {
   int errno_;
 };
 
+[[noreturn]] inline void throw_invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
+
 // The failure of a system call: "context: <strerror>", with the kind that fits `errno_value`.
 Error system_error(int errno_value, std::string_view context);
 

@@ -9,16 +9,13 @@
 #include "src/error.h"
 #include "src/image.h"
 #include "src/image_lock.h"
+#include "src/units.h"
 
 namespace drydock {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr uint64_t sector_size = 512;
-
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 bool same_file(const std::string& a, const std::string& b) {
   std::error_code ignored;
@@ -39,23 +36,24 @@ void check_names(const std::string& path, const ImageCreateOptions& options) {
   if (!is_remote_name(path)) return;
   for (const auto& name : {options.qcow2.backing_file, options.qcow2.data_file}) {
     if (!name || name->empty() || is_remote_name(*name) || fs::path(*name).is_absolute()) continue;
-    invalid(fmt::format("an image that is not a file has nothing beside it: '{}' must be an absolute path",
-                        printable(*name)));
+    throw_invalid(fmt::format("an image that is not a file has nothing beside it: '{}' must be an absolute path",
+                              printable(*name)));
   }
 }
 
 // Neither the image nor its data file may be a file that the new image stands on: they are about to be emptied.
 void check_targets(const std::string& path, const ImageCreateOptions& options, const std::string& below) {
-  if (same_file(path, below)) invalid("Error: Trying to create an image with the same filename as the backing file");
+  if (same_file(path, below))
+    throw_invalid("Error: Trying to create an image with the same filename as the backing file");
   if (options.qcow2.data_file && same_file(data_file_path(path, *options.qcow2.data_file), below)) {
-    invalid(fmt::format("Error: the data file '{}' is also a backing file", printable(*options.qcow2.data_file)));
+    throw_invalid(fmt::format("Error: the data file '{}' is also a backing file", printable(*options.qcow2.data_file)));
   }
 }
 
 std::shared_ptr<const Image> open_backing(const std::string& path, const ImageCreateOptions& options) try {
   const std::string& named = *options.qcow2.backing_format;
   const std::optional<Format> format = format_by_name(named);
-  if (!format) invalid(fmt::format("Unknown driver '{}'", printable(named)));
+  if (!format) throw_invalid(fmt::format("Unknown driver '{}'", printable(named)));
   return Image::open(path, {.format = format, .gate = options.gate, .remote = options.remote});
 } catch (const Error& error) {
   throw BackingError(error);
@@ -64,13 +62,13 @@ std::shared_ptr<const Image> open_backing(const std::string& path, const ImageCr
 // The virtual size of the backing file.
 std::optional<uint64_t> examine_backing(const std::string& path, const ImageCreateOptions& options) {
   const std::string& name = *options.qcow2.backing_file;
-  if (name.empty()) invalid("Expected backing file name, got empty string");
+  if (name.empty()) throw_invalid("Expected backing file name, got empty string");
   const std::string backing_path = resolve_name({name, path, FileRole::backing_file});
   check_targets(path, options, backing_path);
   if (!options.qcow2.backing_format) {
     const std::string missing = "Backing file specified without backing format";
-    if (!options.backing_must_exist) invalid(missing);
-    invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path, options)));
+    if (!options.backing_must_exist) throw_invalid(missing);
+    throw_invalid(fmt::format("{}; detected format of {}", missing, detected_format(backing_path, options)));
   }
   if (!options.backing_must_exist) return std::nullopt;
   const std::shared_ptr<const Image> backing = open_backing(backing_path, options);
@@ -80,15 +78,16 @@ std::optional<uint64_t> examine_backing(const std::string& path, const ImageCrea
 
 void check_raw(const ImageCreateOptions& options) {
   if (options.qcow2.backing_file || options.qcow2.backing_format) {
-    invalid("Backing file not supported for file format 'raw'");
+    throw_invalid("Backing file not supported for file format 'raw'");
   }
-  if (options.preallocation == Preallocation::metadata) invalid("Unsupported preallocation mode: metadata");
-  if (*options.size > qcow2::max_virtual_size) invalid("Image size is too large");
+  if (options.preallocation == Preallocation::metadata) throw_invalid("Unsupported preallocation mode: metadata");
+  if (*options.size > qcow2::max_virtual_size) throw_invalid("Image size is too large");
 }
 
 void check_qcow2(const qcow2::CreateOptions& options) {
   if (options.backing_format && !format_by_name(*options.backing_format)) {
-    invalid(fmt::format("Parameter 'backing-fmt' does not accept value '{}'", printable(*options.backing_format)));
+    throw_invalid(
+        fmt::format("Parameter 'backing-fmt' does not accept value '{}'", printable(*options.backing_format)));
   }
   qcow2::check_create_options(options);
 }
@@ -105,7 +104,7 @@ std::vector<std::string> create_raw(const std::string& path, const ImageCreateOp
   const uint64_t size = round_up(*options.size, sector_size);
   if (!file.storage()->can_grow()) {
     if (options.preallocation != Preallocation::off) {
-      invalid(fmt::format("Unsupported preallocation mode: {}", preallocation_name(options.preallocation)));
+      throw_invalid(fmt::format("Unsupported preallocation mode: {}", preallocation_name(options.preallocation)));
     }
     if (size > file.storage()->size()) {
       throw Error(ErrorKind::no_space,
@@ -133,8 +132,9 @@ std::vector<std::string> create_qcow2(const std::string& path, const ImageCreate
   std::optional<NewFile> data;
   if (options.qcow2.data_file) {
     const std::string data_path = data_file_path(path, *options.qcow2.data_file);
-    if (same_file(path, data_path)) invalid("Error: Trying to create an image with the same filename as its data file");
-    if (is_remote_name(data_path)) invalid("Error: the external data file must be a local one");
+    if (same_file(path, data_path))
+      throw_invalid("Error: Trying to create an image with the same filename as its data file");
+    if (is_remote_name(data_path)) throw_invalid("Error: the external data file must be a local one");
     data.emplace(data_path, data_path, nullptr);
   }
   std::vector<std::string> warnings = file.empty(options.hints);
@@ -155,7 +155,7 @@ ImageCreateOptions resolve_create_options(const std::string& path, ImageCreateOp
     const std::optional<uint64_t> backing_size = examine_backing(path, options);
     if (!options.size) options.size = backing_size;
   }
-  if (!options.size) invalid("Image creation needs a size parameter");
+  if (!options.size) throw_invalid("Image creation needs a size parameter");
   return options;
 } catch (const BackingError& error) {
   throw BackingError(error.within(printable(path)));

@@ -4,12 +4,11 @@
 
 #include "src/error.h"
 #include "src/slice_disk.h"
+#include "src/units.h"
 
 namespace drydock {
 
 namespace {
-
-constexpr uint64_t sector_size = 512;
 
 class ImagePart final : public Image {
  public:

@@ -11,12 +11,12 @@
 #include "src/error.h"
 #include "src/image.h"
 #include "src/qcow2/create.h"
+#include "src/units.h"
 
 namespace drydock {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr uint64_t table_entry_size = 8;
 
 // A file of all metadata for `size` bytes (whole clusters) of guest data, and the data.

@@ -18,7 +18,6 @@ namespace drydock {
 
 namespace {
 
-constexpr mode_t new_file_mode = 0644;
 constexpr int open_flags = O_RDWR | O_CLOEXEC | O_NONBLOCK;
 
 [[noreturn]] void fail_to_create(const std::string& path) {

@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,6 +19,8 @@
 #include "src/storage.h"
 
 namespace drydock {
+
+inline constexpr mode_t new_file_mode = 0644;  // for its owner to write, for all to read
 
 // What a filesystem may do for a file of images; for those that cannot, it is only a hint.
 struct FileHints {

@@ -15,6 +15,7 @@
 #include "src/error.h"
 #include "src/file_storage.h"
 #include "src/image_lock.h"
+#include "src/new_file.h"
 
 namespace drydock {
 
@@ -22,7 +23,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr mode_t new_file_mode = 0644;     // as create_image() has it
 constexpr size_t longest_name_kept = 200;  // of the 255 bytes that a name may have
 
 // The file that `path` leads to, through symlinks, whether it exists or not.

@@ -17,10 +17,10 @@ struct NamedMode {
 constexpr std::array modes{NamedMode{Preallocation::off, "off"}, NamedMode{Preallocation::metadata, "metadata"},
                            NamedMode{Preallocation::falloc, "falloc"}, NamedMode{Preallocation::full, "full"}};
 
-constexpr uint64_t zero_block_size = 1 << 20;
+constexpr uint64_t zeros_per_write = 1 << 20;
 
 void write_zeros(Storage& storage, HostOffset offset, uint64_t length) {
-  const std::vector<std::byte> zeros(std::min(length, zero_block_size));
+  const std::vector<std::byte> zeros(std::min(length, zeros_per_write));
   while (length > 0) {
     const uint64_t step = std::min<uint64_t>(length, zeros.size());
     storage.write(offset, std::span(zeros).first(step));

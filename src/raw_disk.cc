@@ -7,14 +7,11 @@
 
 #include "src/error.h"
 #include "src/storage_copy.h"
+#include "src/units.h"
 
 namespace drydock {
 
-namespace {
-
-constexpr uint64_t sector_size = 512;
-
-}  // namespace
+namespace {}  // namespace
 
 RawDisk::RawDisk(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(std::move(storage)), origin_(origin), size_(round_up(storage_->size(), sector_size)) {}

@@ -4,14 +4,11 @@
 
 #include "src/error.h"
 #include "src/remote.h"
+#include "src/units.h"
 
 namespace drydock {
 
-namespace {
-
-constexpr uint64_t sector_size = 512;
-
-}  // namespace
+namespace {}  // namespace
 
 RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(storage), disk_(std::make_shared<RawDisk>(std::move(storage), origin)) {}

@@ -14,6 +14,10 @@
 
 namespace drydock {
 
+// Bytes. What a disk's size, a request to a guest's disk and a place in a qcow2 file are counted in, and the most that
+// a crash leaves whole of a write. A disk's logical blocks may be larger.
+inline constexpr uint64_t sector_size = 512;
+
 template <class Space>
 class Offset {
  public:

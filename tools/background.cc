@@ -66,7 +66,7 @@ void leave_terminal() {
   if (null > 2) ::close(null);
 }
 
-[[noreturn]] void run_child(UniqueFd pipe, const std::function<void(const ReadyCallback&)>& serve) {
+[[noreturn]] void serve_in_child(UniqueFd pipe, const std::function<void(const ReadyCallback&)>& serve) {
   int status = 0;
   try {
     close_inherited_descriptors();
@@ -98,7 +98,7 @@ void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
   if (child < 0) throw system_error(errno, "fork");
   if (child == 0) {
     read_end.reset();
-    run_child(std::move(write_end), serve);
+    serve_in_child(std::move(write_end), serve);
   }
   write_end.reset();
   const std::string said = read_to_end(read_end.get());

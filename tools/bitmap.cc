@@ -42,18 +42,17 @@ const Operation* operation_of(const ParsedOptions::Given& given) {
 }
 
 // qemu-img gives no hint behind these.
-[[noreturn]] void bad_words(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
-void check_words(const Invocation& invocation) {
+void check_bitmap_words(const Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (std::ranges::none_of(options.in_order(), [](const auto& given) { return operation_of(given) != nullptr; })) {
-    bad_words("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
+    throw_invalid("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge");
   }
-  if (invocation.arguments.size() != 2) bad_words("Expecting filename and bitmap name");
-  if (options.has("granularity") && !options.has("add")) bad_words("granularity only supported with --add");
-  if (options.has("source-format") && !options.has("source-file")) bad_words("-F only supported with -b");
+  if (invocation.arguments.size() != 2) throw_invalid("Expecting filename and bitmap name");
+  if (options.has("granularity") && !options.has("add")) throw_invalid("granularity only supported with --add");
+  if (options.has("source-format") && !options.has("source-file")) throw_invalid("-F only supported with -b");
   if (options.has("source-file") && !options.has("merge")) {
-    bad_words("Merge bitmap source file only supported with --merge");
+    throw_invalid("Merge bitmap source file only supported with --merge");
   }
 }
 
@@ -65,7 +64,7 @@ std::shared_ptr<const Image> open_source(const Invocation& invocation, const Ope
 }
 
 int run_bitmap(Invocation& invocation) {
-  check_words(invocation);
+  check_bitmap_words(invocation);
   wants_json(invocation.options);
   OpenOptions options = read_image_options(invocation);
   options.writable = true;

@@ -10,7 +10,7 @@ namespace drydock::cli {
 
 namespace {
 
-int run(Invocation& invocation) {
+int cat(Invocation& invocation) {
   if (invocation.arguments.empty()) usage_error("which file? A path inside the guest is expected");
   OpenedGuest guest(invocation, false);
   guest.mount();
@@ -41,7 +41,7 @@ const Command& cat_command() {
       .synopsis = "[OPTION...] -a IMAGE FILE...",
       .incumbent = "virt-cat",
       .options = join(disk_options(), mount_options()),
-      .run = run,
+      .run = cat,
   };
   return command;
 }

@@ -23,7 +23,7 @@ namespace drydock::cli {
 namespace {
 
 // qemu-img's.
-enum Status { clean = 0, not_completed = 1, corrupt = 2, leaky = 3, no_check = 63 };
+enum CheckStatus { clean = 0, not_completed = 1, corrupt = 2, leaky = 3, no_check = 63 };
 
 Format format_of(const Storage& image, const std::optional<Format>& given) {
   if (given) return *given;
@@ -61,7 +61,7 @@ int conclude(const Invocation& invocation, const qcow2::CheckResult& result) {
 }
 
 // Where there is nothing to tell but what qemu-img tells, its bytes.
-std::string json_text(const Invocation& invocation, nlohmann::json object) {
+std::string check_json_text(const Invocation& invocation, nlohmann::json object) {
   if (invocation.as_incumbent) {
     std::erase_if(object.get_ref<nlohmann::json::object_t&>(),
                   [](const auto& member) { return member.first.starts_with("findings") && member.second.empty(); });
@@ -78,7 +78,8 @@ int check_only(const Invocation& invocation, const std::string& path, Storage& i
   const bool json_output = wants_json(invocation.options);
   if (!json_output || result.failure) print_findings(result, invocation.io.err);
   if (!result.failure && !invocation.options.has("quiet")) {
-    invocation.io.out << (json_output ? json_text(invocation, check_json(path, result)) : check_summary_text(result));
+    invocation.io.out << (json_output ? check_json_text(invocation, check_json(path, result))
+                                      : check_summary_text(result));
   }
   return conclude(invocation, result);
 }
@@ -106,7 +107,7 @@ int check_and_repair(const Invocation& invocation, const std::string& path, Stor
   if (!json_output || outcome.after.failure) print_findings(outcome.before, invocation.io.err);
   if (!outcome.after.failure && !invocation.options.has("quiet")) {
     if (json_output) {
-      invocation.io.out << json_text(invocation, repair_json(path, outcome));
+      invocation.io.out << check_json_text(invocation, repair_json(path, outcome));
     } else {
       const std::string repaired = repair_text(outcome);
       invocation.io.out << repaired << std::flush;

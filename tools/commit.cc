@@ -22,10 +22,10 @@ namespace drydock::cli {
 
 namespace {
 
-using Chain = std::vector<std::shared_ptr<const Image>>;
+using Layers = std::vector<std::shared_ptr<const Image>>;
 
-Chain chain_of(const std::shared_ptr<Image>& top) {
-  Chain chain{top};
+Layers chain_of(const std::shared_ptr<Image>& top) {
+  Layers chain{top};
   while (const auto below = chain.back()->backing()) chain.push_back(below);
   return chain;
 }
@@ -40,7 +40,7 @@ bool same_file(const std::string& a, const std::string& b) {
 }
 
 // The layer that -b means: as its overlay spells it, or as a path, from here or from its overlay.
-size_t find_base(const Chain& chain, const std::optional<std::string>& word) {
+size_t find_base(const Layers& chain, const std::optional<std::string>& word) {
   if (chain.size() < 2) throw Error(ErrorKind::invalid, "Image does not have a backing file");
   if (!word) return 1;
   for (size_t i = 1; i < chain.size(); ++i) {
@@ -55,7 +55,7 @@ size_t find_base(const Chain& chain, const std::optional<std::string>& word) {
 }
 
 // The layer `index` once more, for writing. What its overlay names has passed the gate, and passes it again.
-std::shared_ptr<Image> open_base(const Chain& chain, size_t index, OpenOptions options) {
+std::shared_ptr<Image> open_base(const Layers& chain, size_t index, OpenOptions options) {
   const Image& overlay = *chain[index - 1];
   const auto storage =
       options.gate->open({*header_of(overlay).backing_file, overlay.path(), FileRole::backing_file}, true);
@@ -96,7 +96,7 @@ int run_commit(Invocation& invocation) {
   OpenOptions options = read_image_options(invocation);
   options.writable = true;
   const auto top = open_image(invocation, invocation.arguments[0], options);
-  const Chain chain = chain_of(top);
+  const Layers chain = chain_of(top);
   const size_t depth = find_base(chain, words.value("base"));
   {
     Progress progress(invocation);

@@ -18,7 +18,7 @@ namespace drydock::cli {
 namespace {
 
 // qemu-img's.
-enum Status { identical = 0, different = 1, open_failed = 2, map_failed = 3, read_failed = 4 };
+enum CompareStatus { identical = 0, different = 1, open_failed = 2, map_failed = 3, read_failed = 4 };
 
 struct Verdict {
   bool strict = false;

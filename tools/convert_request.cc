@@ -4,6 +4,7 @@
 
 #include "src/error.h"
 #include "src/local_name.h"
+#include "src/units.h"
 #include "tools/cache_mode.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
@@ -14,16 +15,13 @@ namespace drydock::cli {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr uint64_t max_sparse_size = 16 << 20;  // bytes, as qemu-img has it
 constexpr uint64_t max_threads = 16;            // qemu-img's coroutines
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 uint64_t read_sparse_size(const std::string& text) {
   const uint64_t bytes = read_named_size(text, "buffer size for sparse output");
   if (bytes % sector_size != 0 || bytes > max_sparse_size) {
-    refuse(
+    throw_invalid(
         fmt::format("Invalid buffer size for sparse output specified. Valid sizes are multiples of {} up to {}. Select "
                     "0 to disable sparse detection (fully allocates output).",
                     sector_size, max_sparse_size));
@@ -34,7 +32,8 @@ uint64_t read_sparse_size(const std::string& text) {
 unsigned read_threads(const std::string& text) {
   const SizeArgument count = read_number(text);
   if (count.problem != SizeArgument::Problem::none || count.bytes < 1 || count.bytes > max_threads) {
-    refuse(fmt::format("Invalid number of coroutines. Allowed number of coroutines is between 1 and {}", max_threads));
+    throw_invalid(
+        fmt::format("Invalid number of coroutines. Allowed number of coroutines is between 1 and {}", max_threads));
   }
   return static_cast<unsigned>(count.bytes);
 }
@@ -49,37 +48,38 @@ void add_backing(const ParsedOptions& words, ConvertRequest& request) {
   const OptionString given(request.create_options);
   request.has_backing = given.has("backing_file");
   if (request.target_format == Format::raw && request.has_backing) {
-    refuse("Backing file not supported for file format 'raw'");
+    throw_invalid("Backing file not supported for file format 'raw'");
   }
   if (request.has_backing && !given.has("backing_fmt") && !request.into_existing) {
-    refuse("Use of backing file requires explicit backing format");
+    throw_invalid("Use of backing file requires explicit backing format");
   }
 }
 
 void check_together(const ParsedOptions& words, const ConvertRequest& request) {
-  if (request.copy_in_kernel && words.has("S")) refuse("Cannot enable copy offloading when -S is used");
-  if (request.copy_in_kernel && request.compressed) refuse("Cannot enable copy offloading when -c is used");
-  if (request.copy_in_kernel && request.salvage) refuse("Cannot use copy offloading in salvaging mode");
+  if (request.copy_in_kernel && words.has("S")) throw_invalid("Cannot enable copy offloading when -S is used");
+  if (request.copy_in_kernel && request.compressed) throw_invalid("Cannot enable copy offloading when -c is used");
+  if (request.copy_in_kernel && request.salvage) throw_invalid("Cannot use copy offloading in salvaging mode");
   if (words.has("target-image-opts") && !request.into_existing) {
-    refuse("--target-image-opts requires use of -n flag");
+    throw_invalid("--target-image-opts requires use of -n flag");
   }
-  if (words.has("target-image-opts") && words.has("O")) refuse("--target-image-opts and -O are mutually exclusive");
-  if (request.target_is_zero && !request.into_existing) refuse("--target-is-zero requires use of -n flag");
-  if (request.skip_broken_bitmaps && !request.bitmaps) refuse("Use of --skip-broken-bitmaps requires --bitmaps");
-  if (request.into_existing && words.has("o")) refuse("-o has no effect when skipping image creation");
+  if (words.has("target-image-opts") && words.has("O"))
+    throw_invalid("--target-image-opts and -O are mutually exclusive");
+  if (request.target_is_zero && !request.into_existing) throw_invalid("--target-is-zero requires use of -n flag");
+  if (request.skip_broken_bitmaps && !request.bitmaps) throw_invalid("Use of --skip-broken-bitmaps requires --bitmaps");
+  if (request.into_existing && words.has("o")) throw_invalid("-o has no effect when skipping image creation");
   if (request.sources.size() > 1 && request.has_backing) {
-    refuse("Having a backing file for the target makes no sense when concatenating multiple input images");
+    throw_invalid("Having a backing file for the target makes no sense when concatenating multiple input images");
   }
-  if (request.sources.size() > 1 && request.bitmaps) refuse("Copying bitmaps only possible with single source");
-  if (request.sources.size() > 1 && request.snapshot) refuse("No support for concatenating multiple snapshot");
+  if (request.sources.size() > 1 && request.bitmaps) throw_invalid("Copying bitmaps only possible with single source");
+  if (request.sources.size() > 1 && request.snapshot) throw_invalid("No support for concatenating multiple snapshot");
   if (request.target_format == Format::raw && request.compressed) {
-    refuse("Compression not supported for this file format");
+    throw_invalid("Compression not supported for this file format");
   }
   if (!request.to_stream()) return;
-  if (request.target_format != Format::raw) refuse("Only a raw disk can be written to the standard output");
-  if (wants_json(words)) refuse("--output=json makes no sense where the disk goes to the standard output");
+  if (request.target_format != Format::raw) throw_invalid("Only a raw disk can be written to the standard output");
+  if (wants_json(words)) throw_invalid("--output=json makes no sense where the disk goes to the standard output");
   if (request.into_existing || request.verify || !request.create_options.empty()) {
-    refuse("-n, -o and --verify make no sense for the standard output");
+    throw_invalid("-n, -o and --verify make no sense for the standard output");
   }
 }
 
@@ -137,7 +137,7 @@ ConvertRequest parse_convert_request(const Invocation& invocation) {
   request.skip_broken_bitmaps = words.has("skip-broken-bitmaps");
   request.verify = words.has("verify");
   request.create_options = words.values("o");
-  if (invocation.arguments.size() < 2) refuse("Must specify image file name");
+  if (invocation.arguments.size() < 2) throw_invalid("Must specify image file name");
   request.sources.assign(invocation.arguments.begin(), invocation.arguments.end() - 1);
   request.target = invocation.arguments.back();
   if (!words.has("target-image-opts")) request.target = local_path(request.target);

@@ -11,7 +11,7 @@ namespace drydock::cli {
 
 namespace {
 
-int run(Invocation& invocation) {
+int copy_in(Invocation& invocation) {
   std::vector<std::string> words = invocation.arguments;
   if (words.size() < 2) usage_error("local files and a directory of the guest are expected");
   if (invocation.options.has("ro")) usage_error("copy-in writes to the image: --ro makes no sense");
@@ -39,7 +39,7 @@ const Command& copy_in_command() {
                           {'r', "ro", "", "refused: copying in needs writing"},
                           {'w', "rw", "", "open for writing (always so)"},
                       }),
-      .run = run,
+      .run = copy_in,
   };
   return command;
 }

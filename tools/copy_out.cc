@@ -39,7 +39,7 @@ void copy_one(GuestFiles& files, const std::string& word, const std::string& fol
   }
 }
 
-int run(Invocation& invocation) {
+int copy_out(Invocation& invocation) {
   std::vector<std::string> words = invocation.arguments;
   if (words.size() < 2) usage_error("files of the guest and a local directory are expected");
   if (invocation.options.has("rw")) usage_error("copy-out never writes to the image: --rw makes no sense");
@@ -73,7 +73,7 @@ const Command& copy_out_command() {
                           {'w', "rw", "", "refused: copying out needs no writing"},
                           {0, "setuid", "", "keep set-uid and set-gid bits (default: they are taken away)"},
                       }),
-      .run = run,
+      .run = copy_out,
   };
   return command;
 }

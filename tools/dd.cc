@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint64_t max_block_size = INT32_MAX;
 
-struct Request {
+struct CopyRequest {
   std::string input;
   std::string output;
   uint64_t block_size = 512;
@@ -31,14 +31,12 @@ struct Request {
   uint64_t skip = 0;
 };
 
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 [[noreturn]] void refuse_operand(const std::string& name) {
-  refuse(fmt::format("unrecognized operand {}", printable(name)));
+  throw_invalid(fmt::format("unrecognized operand {}", printable(name)));
 }
 
-Request parse_operands(const std::vector<std::string>& operands) {
-  Request request;
+CopyRequest parse_operands(const std::vector<std::string>& operands) {
+  CopyRequest request;
   for (const std::string& operand : operands) {
     const size_t equals = operand.find('=');
     const std::string name = operand.substr(0, equals);
@@ -58,12 +56,12 @@ Request parse_operands(const std::vector<std::string>& operands) {
       refuse_operand(name);
     }
   }
-  if (request.input.empty() || request.output.empty()) refuse("Must specify both input and output files");
+  if (request.input.empty() || request.output.empty()) throw_invalid("Must specify both input and output files");
   return request;
 }
 
 // The part to copy: like qemu-img's, `count` counts from the disk's start, not from where `skip` leads.
-GuestRange part_of(const Invocation& invocation, const Request& request, uint64_t size) {
+GuestRange part_of(const Invocation& invocation, const CopyRequest& request, uint64_t size) {
   if (request.count) size = std::min(size, checked_mul(*request.count, request.block_size).value_or(size));
   const uint64_t skipped = checked_mul(request.skip, request.block_size).value_or(UINT64_MAX);
   if (skipped > size) {
@@ -83,7 +81,7 @@ std::unique_ptr<NewImage> create_output(const std::string& path, const ImageCrea
 int run_dd(Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   const bool json = wants_json(words);
-  const Request request = parse_operands(invocation.arguments);
+  const CopyRequest request = parse_operands(invocation.arguments);
   const Format format = read_target_format(words);
   Progress progress(invocation);
   progress.when_interrupted(fmt::format("nothing is left of the copy; {} is as it was before", request.output));

@@ -121,7 +121,7 @@ void check_thread_count(const ParsedOptions& options) {
   }
 }
 
-int run(Invocation& invocation) {
+int df(Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (!invocation.arguments.empty()) {
     usage_error(fmt::format("extra argument '{}': images are given with -a", printable(invocation.arguments[0])));
@@ -158,7 +158,7 @@ const Command& df_command() {
                           {'P', "", "THREADS", "taken for the sake of scripts; there is one guest at a time"},
                           {0, "uuid", "", "taken for the sake of scripts; images have no UUID"},
                       }),
-      .run = run,
+      .run = df,
   };
   return command;
 }

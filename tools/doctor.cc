@@ -46,7 +46,7 @@ void print_json(const Streams& io, const std::vector<HealthCheck>& checks) {
   io.out << json_text(document);
 }
 
-int run(Invocation& invocation) {
+int doctor(Invocation& invocation) {
   if (!invocation.arguments.empty()) {
     usage_error(fmt::format("extra argument '{}'", printable(invocation.arguments[0])));
   }
@@ -70,7 +70,7 @@ const Command& doctor_command() {
               {0, "appliance", "", "also start the libguestfs appliance: up to a minute"},
               {0, "json", "", "print JSON"},
           },
-      .run = run,
+      .run = doctor,
   };
   return command;
 }

@@ -102,7 +102,7 @@ void edit_file(Invocation& invocation, OpenedGuest& guest, const std::string& wo
   guest.files().replace(path, changed, invocation.options.value("backup").value_or(""));
 }
 
-void check(const Invocation& invocation) {
+void check_edit_words(const Invocation& invocation) {
   if (invocation.arguments.empty()) usage_error("which file? A path inside the guest is expected");
   const auto backup = invocation.options.value("backup");
   if (backup && (backup->empty() || backup->find('/') != std::string::npos)) {
@@ -110,8 +110,8 @@ void check(const Invocation& invocation) {
   }
 }
 
-int run(Invocation& invocation) {
-  check(invocation);
+int edit(Invocation& invocation) {
+  check_edit_words(invocation);
   OpenedGuest guest(invocation, true);
   guest.mount();
   for (const std::string& word : invocation.arguments) edit_file(invocation, guest, word);
@@ -134,7 +134,7 @@ const Command& edit_command() {
                           {'e', "edit", "EXPR", "apply the Perl expression EXPR to each line ($_) instead of $EDITOR"},
                           {0, "expr", "EXPR", "the same as --edit"},
                       }),
-      .run = run,
+      .run = edit,
   };
   return command;
 }

@@ -112,7 +112,7 @@ void print_text(const Streams& io, std::vector<Row> rows) {
   io.out << aligned(rows);
 }
 
-int run(Invocation& invocation) {
+int filesystems(Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (!invocation.arguments.empty()) {
     usage_error(fmt::format("extra argument '{}': images are given with -a", printable(invocation.arguments[0])));
@@ -176,7 +176,7 @@ const Command& filesystems_command() {
                           {0, "volgroups", "", "the same as --volume-groups"},
                           {0, "volume-groups", "", "list LVM volume groups"},
                       }),
-      .run = run,
+      .run = filesystems,
   };
   return command;
 }

@@ -54,22 +54,20 @@ constexpr std::array tuning_of_files{
     "detect-zeroes",
 };
 
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 bool is_file_driver(std::string_view driver) { return driver == "file" || driver == "host_device"; }
 
 uint64_t take_size(Options& options, const std::string& name) {
   const std::string text = *take(options, name);
   const SizeArgument size = read_size(text);
   if (size.problem != SizeArgument::Problem::none) {
-    invalid(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
+    throw_invalid(fmt::format("Parameter '{}' expects a non-negative number below 2^64", name));
   }
   return size.bytes;
 }
 
 bool take_flag(Options& options, const std::string& name) {
   const std::optional<bool> flag = read_flag(take(options, name).value_or("off"));
-  if (!flag) invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+  if (!flag) throw_invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
   return *flag;
 }
 
@@ -92,10 +90,11 @@ std::string file_name_of(Options file) {
                             printable(driver)));
   }
   const auto name = take(file, "filename");
-  if (!name) invalid("The 'file' block driver requires a file name");
+  if (!name) throw_invalid("The 'file' block driver requires a file name");
   for (const char* tuning : tuning_of_files) file.erase(tuning);
   if (!file.empty()) {
-    invalid(fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, printable(file.begin()->first)));
+    throw_invalid(
+        fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, printable(file.begin()->first)));
   }
   return *name;
 }
@@ -115,7 +114,7 @@ void refuse_rest(const Options& options, const std::string& driver) {
     throw Error(ErrorKind::refused,
                 fmt::format("'{}': the files below an image are those that it names itself", printable(name)));
   }
-  invalid(fmt::format("Block format '{}' does not support the option '{}'", driver, printable(name)));
+  throw_invalid(fmt::format("Block format '{}' does not support the option '{}'", driver, printable(name)));
 }
 
 }  // namespace
@@ -123,7 +122,7 @@ void refuse_rest(const Options& options, const std::string& driver) {
 ImageDescription parse_image_opts(const std::string& text, bool writable) {
   Options options = OptionString({text}).words();
   if (options.size() == 1 && text.find('=') == std::string::npos) {
-    invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
+    throw_invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
   }
   for (const char* name : {"read-only", "file.read-only"}) {
     if (take_flag(options, name) && writable) throw Error(ErrorKind::read_only, "Block node is read-only");
@@ -135,14 +134,14 @@ ImageDescription parse_image_opts(const std::string& text, bool writable) {
     return {.filename = file_name_of(options), .format = Format::raw, .offset = 0, .size = std::nullopt};
   }
   if (const auto node = take(options, "file")) {
-    invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(*node)));
+    throw_invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(*node)));
   }
   Options file = take_below(options);
-  if (!driver && file.empty()) invalid("Must specify either driver or file");
+  if (!driver && file.empty()) throw_invalid("Must specify either driver or file");
   if (driver) {
     description.format = format_by_name(*driver);
-    if (!description.format) invalid(fmt::format("Unknown driver '{}'", printable(*driver)));
-    if (file.empty()) invalid("A block device must be specified for \"file\"");
+    if (!description.format) throw_invalid(fmt::format("Unknown driver '{}'", printable(*driver)));
+    if (file.empty()) throw_invalid("A block device must be specified for \"file\"");
   }
   description.filename = file_name_of(std::move(file));
   if (description.format == Format::raw) read_raw_part(options, description);
@@ -160,7 +159,7 @@ void check_object(const std::string& text) {
   Options options;
   if (text.starts_with('{')) {
     const auto object = nlohmann::json::parse(text, nullptr, false);
-    if (!object.is_object()) invalid("JSON parse error: --object expects an object");
+    if (!object.is_object()) throw_invalid("JSON parse error: --object expects an object");
     for (const auto& member : object.items()) options[member.key()] = "";
     type = object.value("qom-type", "");
   } else {
@@ -169,11 +168,11 @@ void check_object(const std::string& text) {
     options = OptionString({text}).words();
   }
   if (std::ranges::find(types, type) == types.end()) {
-    invalid(fmt::format("Parameter 'qom-type' does not accept value '{}'", printable(type)));
+    throw_invalid(fmt::format("Parameter 'qom-type' does not accept value '{}'", printable(type)));
   }
-  if (!options.contains("id")) invalid("Parameter 'id' is missing");
+  if (!options.contains("id")) throw_invalid("Parameter 'id' is missing");
   if (type == "secret" && !options.contains("data") && !options.contains("file")) {
-    invalid("Either 'file' or 'data' must be provided");
+    throw_invalid("Either 'file' or 'data' must be provided");
   }
 }
 

@@ -13,10 +13,10 @@ namespace drydock::cli {
 
 namespace {
 
-using Chain = std::vector<std::shared_ptr<const Image>>;
+using Layers = std::vector<std::shared_ptr<const Image>>;
 
 // "name:digits" of each image's disk; none without --hash.
-std::vector<std::string> hashes_of(const Invocation& invocation, const Chain& chain) {
+std::vector<std::string> hashes_of(const Invocation& invocation, const Layers& chain) {
   std::vector<std::string> hashes;
   if (!invocation.options.has("hash")) return hashes;
   uint64_t total = 0;
@@ -31,7 +31,7 @@ std::vector<std::string> hashes_of(const Invocation& invocation, const Chain& ch
   return hashes;
 }
 
-void print_json(const Chain& chain, const std::vector<std::string>& hashes, bool as_list, std::ostream& out) {
+void print_json(const Layers& chain, const std::vector<std::string>& hashes, bool as_list, std::ostream& out) {
   auto list = nlohmann::json::array();
   for (size_t i = 0; i < chain.size(); ++i) {
     list.push_back(image_info_json(*chain[i]));
@@ -40,7 +40,7 @@ void print_json(const Chain& chain, const std::vector<std::string>& hashes, bool
   out << qemu_json(as_list ? list : list[0]) << '\n';
 }
 
-void print_text(const Chain& chain, const std::vector<std::string>& hashes, std::ostream& out) {
+void print_text(const Layers& chain, const std::vector<std::string>& hashes, std::ostream& out) {
   std::string_view separator;
   for (size_t i = 0; i < chain.size(); ++i) {
     out << separator << image_info_text(*chain[i]);
@@ -56,7 +56,7 @@ int run_info(Invocation& invocation) {
   OpenOptions options = read_image_options(invocation);
   options.metadata_only = !whole_chain && !invocation.options.has("hash");
 
-  Chain chain{open_image(invocation, invocation.arguments[0], options)};
+  Layers chain{open_image(invocation, invocation.arguments[0], options)};
   for (auto below = chain[0]->backing(); whole_chain && below; below = below->backing()) chain.push_back(below);
 
   const std::vector<std::string> hashes = hashes_of(invocation, chain);

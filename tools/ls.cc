@@ -191,7 +191,7 @@ void list_plain(Invocation& invocation, GuestFiles& files, const std::string& fo
   }
 }
 
-int run(Invocation& invocation) {
+int list(Invocation& invocation) {
   const ParsedOptions& options = invocation.options;
   if (invocation.arguments.empty()) usage_error("which directory? A path inside the guest is expected");
   const Fields fields = parse_fields(options);
@@ -249,7 +249,7 @@ const Command& ls_command() {
                           {0, "uid", "", "the same as --uids"},
                           {0, "uids", "", "with -lR: numeric owner and group"},
                       }),
-      .run = run,
+      .run = list,
   };
   return command;
 }

@@ -17,19 +17,17 @@ namespace drydock::cli {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
-void check_words(const Invocation& invocation) {
+void check_measure_words(const Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   wants_json(words);
   const bool has_image = !invocation.arguments.empty();
-  if (invocation.arguments.size() > 1) refuse("At most one filename argument is allowed.");
+  if (invocation.arguments.size() > 1) throw_invalid("At most one filename argument is allowed.");
   if (!has_image && (words.has("image-opts") || words.has("format") || words.has("l"))) {
-    refuse("--image-opts, -f, and -l require a filename argument.");
+    throw_invalid("--image-opts, -f, and -l require a filename argument.");
   }
   if (has_image == words.has("size")) {
-    refuse(has_image ? "--size N cannot be used together with a filename."
-                     : "Either --size N or one filename must be specified.");
+    throw_invalid(has_image ? "--size N cannot be used together with a filename."
+                            : "Either --size N or one filename must be specified.");
   }
 }
 
@@ -71,7 +69,7 @@ int run_measure(Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   std::optional<uint64_t> size;
   if (const auto text = words.value("size")) size = read_named_size(*text, "image size");
-  check_words(invocation);
+  check_measure_words(invocation);
   const ImageCreateOptions target = read_target(words);
   const ImageMeasure measure =
       size ? measure_image(target, *size, nullptr, nullptr) : measure_source(invocation, target);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 
+#include "nbd/client/address.h"
 #include "nbd/protocol.h"
 #include "src/error.h"
 #include "tools/tls_objects.h"
@@ -18,8 +19,6 @@ namespace drydock::cli {
 namespace {
 
 using Handle = std::unique_ptr<nbd_handle, decltype(&::nbd_close)>;
-
-constexpr std::string_view default_port = "10809";
 
 void check(int result, const std::string& context) {
   if (result != -1) return;
@@ -90,7 +89,7 @@ Handle connect(const Invocation& invocation) {
                 fmt::format("--tls-hostname {}: libnbd checks a certificate for the address's own name, '{}'",
                             printable(expected), printable(host)));
   }
-  const std::string port = words.value("port").value_or(std::string(default_port));
+  const std::string port = words.value("port").value_or(std::to_string(nbd::default_port));
   check_connected(nbd_connect_tcp(nbd, host.c_str(), port.c_str()), fmt::format("{}:{}", host, port));
   return handle;
 }

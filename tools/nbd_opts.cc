@@ -20,11 +20,9 @@ constexpr std::array tuning{"node-name",         "auto-read-only", "discard",   
                             "cache.no-flush",    "force-share",    "reconnect-delay", "open-timeout",  "server.to",
                             "server.keep-alive", "server.numeric", "server.ipv4",     "server.ipv6",   "server.mptcp"};
 
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 std::string need(Options& options, const std::string& name, const std::string& what) {
   auto value = take(options, name);
-  if (!value) invalid(fmt::format("Parameter '{}' is missing", what));
+  if (!value) throw_invalid(fmt::format("Parameter '{}' is missing", what));
   return std::move(*value);
 }
 
@@ -33,7 +31,7 @@ uint16_t port_of(const std::string& text) {
   if (text == "nbd") return nbd::default_port;
   const SizeArgument number = read_number(text);
   if (number.problem != SizeArgument::Problem::none || number.bytes == 0 || number.bytes > max_port) {
-    invalid(fmt::format("address resolution failed for port '{}'", printable(text)));
+    throw_invalid(fmt::format("address resolution failed for port '{}'", printable(text)));
   }
   return static_cast<uint16_t>(number.bytes);
 }
@@ -51,7 +49,7 @@ void read_server(Options& options, nbd::Address& address) {
     address.host = need(options, "server.cid", "cid");
     address.port = port_of(need(options, "server.port", "port"));
   } else {
-    invalid(fmt::format("Parameter 'type' does not accept value '{}'", printable(type)));
+    throw_invalid(fmt::format("Parameter 'type' does not accept value '{}'", printable(type)));
   }
 }
 
@@ -60,9 +58,9 @@ void read_old_words(Options& options, nbd::Address& address) {
   const auto path = take(options, "path");
   const auto host = take(options, "host");
   const auto port = take(options, "port");
-  if (path && host) invalid("path and host may not be used at the same time");
-  if (!path && !host) invalid(port ? "port may not be used without host" : "NBD server address missing");
-  if (path && port) invalid("port may not be used without host");
+  if (path && host) throw_invalid("path and host may not be used at the same time");
+  if (!path && !host) throw_invalid(port ? "port may not be used without host" : "NBD server address missing");
+  if (path && port) throw_invalid("port may not be used without host");
   if (path) {
     address.transport = nbd::Transport::unix_socket;
     address.socket = *path;
@@ -85,7 +83,7 @@ std::string take_nbd_uri(Options& options) {
   const auto first = options.lower_bound("server.");
   if (first != options.end() && first->first.starts_with("server.")) {
     if (options.contains("path") || options.contains("host") || options.contains("port")) {
-      invalid("Cannot use 'server' and path/host/port at the same time");
+      throw_invalid("Cannot use 'server' and path/host/port at the same time");
     }
     read_server(options, address);
   } else {
@@ -93,7 +91,8 @@ std::string take_nbd_uri(Options& options) {
   }
   for (const char* name : tuning) options.erase(name);
   if (!options.empty()) {
-    invalid(fmt::format("Block protocol 'nbd' doesn't support the option '{}'", printable(options.begin()->first)));
+    throw_invalid(
+        fmt::format("Block protocol 'nbd' doesn't support the option '{}'", printable(options.begin()->first)));
   }
   return nbd::to_uri(address);
 }

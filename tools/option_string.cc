@@ -13,21 +13,19 @@ namespace {
 
 using Problem = SizeArgument::Problem;
 
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 void check_value(const OptionRow& row, const std::string& value) {
   switch (row.kind) {
     case OptionKind::text:
       return;
     case OptionKind::flag:
-      if (!read_flag(value)) invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", row.name));
+      if (!read_flag(value)) throw_invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", row.name));
       return;
     case OptionKind::number:
       switch (read_number(value).problem) {
         case Problem::malformed:
-          invalid(fmt::format("Parameter '{}' expects a number", row.name));
+          throw_invalid(fmt::format("Parameter '{}' expects a number", row.name));
         case Problem::too_large:
-          invalid(fmt::format("Value '{}' is too large for parameter '{}'", value, row.name));
+          throw_invalid(fmt::format("Value '{}' is too large for parameter '{}'", value, row.name));
         case Problem::none:
           return;
       }
@@ -35,12 +33,12 @@ void check_value(const OptionRow& row, const std::string& value) {
     case OptionKind::size:
       switch (read_size(value).problem) {
         case Problem::malformed:
-          invalid(
+          throw_invalid(
               fmt::format("Parameter '{}' expects a non-negative number below 2^64; optional suffix k, M, G, T, P or "
                           "E means kilo-, mega-, giga-, tera-, peta- and exabytes, respectively",
                           row.name));
         case Problem::too_large:
-          invalid(fmt::format("Value '{}' is out of range for parameter '{}'", value, row.name));
+          throw_invalid(fmt::format("Value '{}' is out of range for parameter '{}'", value, row.name));
         case Problem::none:
           return;
       }
@@ -73,7 +71,7 @@ bool ends_with_single_comma(std::string_view list) {
 OptionString::OptionString(const std::vector<std::string>& lists) {
   for (const std::string& list : lists) {
     if (list.empty() || list.starts_with(',') || ends_with_single_comma(list)) {
-      invalid(fmt::format("Invalid option list: {}", list));
+      throw_invalid(fmt::format("Invalid option list: {}", list));
     }
     add_list(list);
   }
@@ -117,7 +115,7 @@ void OptionString::check(const std::vector<OptionRow>& rows) {
       if (negated) row = std::ranges::find(rows, given.name, &OptionRow::name);
       given.value = negated ? "off" : "on";
     }
-    if (row == rows.end()) invalid(fmt::format("Invalid parameter '{}'", printable(given.name)));
+    if (row == rows.end()) throw_invalid(fmt::format("Invalid parameter '{}'", printable(given.name)));
     check_value(*row, *given.value);
   }
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "nbd/client/address.h"
 #include "src/error.h"
 #include "tools/nbd_device.h"
 #include "tools/nbd_list.h"
@@ -15,28 +16,25 @@ namespace drydock::cli {
 
 namespace {
 
-constexpr uint16_t default_port = 10809;
 constexpr std::string_view default_address = "0.0.0.0";
 
 // What is about an image, and no use to who lists exports.
 constexpr std::array image_words{"export-name", "description", "offset",        "bitmap", "allocation-depth",
                                  "read-only",   "snapshot",    "load-snapshot", "format"};
 
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 uint16_t parse_port(const std::string& text) {
   uint16_t port = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port);
   if (error != std::errc() || end != text.data() + text.size())
-    refuse(fmt::format("Invalid port '{}'", printable(text)));
+    throw_invalid(fmt::format("Invalid port '{}'", printable(text)));
   return port;
 }
 
 int list(const Invocation& invocation) {
-  if (!invocation.arguments.empty()) refuse("List mode is incompatible with a file name");
+  if (!invocation.arguments.empty()) throw_invalid("List mode is incompatible with a file name");
   const bool about_image =
       std::ranges::any_of(image_words, [&](const char* word) { return invocation.options.has(word); });
-  if (about_image) refuse("List mode is incompatible with per-device settings");
+  if (about_image) throw_invalid("List mode is incompatible with per-device settings");
   return list_exports(invocation);
 }
 
@@ -67,10 +65,10 @@ nbd::ServerOptions qemu_nbd_server(const Invocation& invocation) {
   nbd::ServerOptions options;
   options.stop_with_last_client = !words.has("persistent") && !words.has("connect");
   if (const auto path = words.value("socket")) {
-    if (!path->starts_with('/')) refuse("socket path must be absolute");
+    if (!path->starts_with('/')) throw_invalid("socket path must be absolute");
     options.socket_path = *path;
   } else if (!words.has("connect")) {
-    options.port = words.has("port") ? parse_port(*words.value("port")) : default_port;
+    options.port = words.has("port") ? parse_port(*words.value("port")) : nbd::default_port;
     options.address = words.value("bind").value_or(std::string(default_address));
   }
   return options;

@@ -18,7 +18,7 @@ namespace drydock::cli {
 
 namespace {
 
-struct Request {
+struct RebaseRequest {
   std::string image;
   std::optional<std::string> backing;  // nothing, or "": none
   std::optional<std::string> format;
@@ -26,14 +26,14 @@ struct Request {
   bool compress = false;
 };
 
-Request parse_request(const Invocation& invocation) {
+RebaseRequest parse_request(const Invocation& invocation) {
   const ParsedOptions& words = invocation.options;
   if (invocation.arguments.size() != 1) usage_error("Expecting one image file name");
-  Request request{.image = invocation.arguments[0],
-                  .backing = words.value("backing"),
-                  .format = words.value("new-format"),
-                  .unsafe = words.has("unsafe"),
-                  .compress = words.has("compress")};
+  RebaseRequest request{.image = invocation.arguments[0],
+                        .backing = words.value("backing"),
+                        .format = words.value("new-format"),
+                        .unsafe = words.has("unsafe"),
+                        .compress = words.has("compress")};
   if (!request.backing && !request.unsafe) {
     usage_error("Must specify backing file (-b) or use unsafe mode (-u)");
   }
@@ -45,33 +45,33 @@ Request parse_request(const Invocation& invocation) {
   return request;
 }
 
-[[noreturn]] void cannot_change(const Request& request, const std::string& why) {
+[[noreturn]] void cannot_change(const RebaseRequest& request, const std::string& why) {
   throw Error(ErrorKind::unsupported, fmt::format("Could not change the backing file to '{}': {}",
                                                   printable(request.backing.value_or("")), why));
 }
 
-void change_backing(qcow2::Qcow2Image& overlay, const Request& request) try {
+void change_backing(qcow2::Qcow2Image& overlay, const RebaseRequest& request) try {
   overlay.change_backing_file(request.backing, request.backing ? request.format : std::nullopt);
 } catch (const Error& error) {
   throw without_name(error, overlay.path())
       .within(fmt::format("Could not change the backing file to '{}'", printable(request.backing.value_or(""))));
 }
 
-void check_format(const Request& request) {
+void check_format(const RebaseRequest& request) {
   if (request.format && !format_by_name(*request.format)) {
     throw Error(ErrorKind::invalid, fmt::format("Invalid format name: '{}'", printable(*request.format)));
   }
   if (request.backing && !request.format) cannot_change(request, "backing format must be specified");
 }
 
-qcow2::Qcow2Image& as_overlay(Image& image, const Request& request) {
+qcow2::Qcow2Image& as_overlay(Image& image, const RebaseRequest& request) {
   auto* overlay = dynamic_cast<qcow2::Qcow2Image*>(&image);
   if (overlay == nullptr) cannot_change(request, "Operation not supported");
   return *overlay;
 }
 
 // Where the image will find it. The user's own word, so that it may lie anywhere.
-std::shared_ptr<Image> open_new_backing(const Request& request, const OpenOptions& options) {
+std::shared_ptr<Image> open_new_backing(const RebaseRequest& request, const OpenOptions& options) {
   if (!request.backing) return nullptr;
   OpenOptions reading = options;
   reading.writable = false;
@@ -100,7 +100,8 @@ void check_no_loop(const Image& overlay, const Image* below) {
   }
 }
 
-void take_in(const Invocation& invocation, const Request& request, qcow2::Qcow2Image& overlay, const Image* below) {
+void take_in(const Invocation& invocation, const RebaseRequest& request, qcow2::Qcow2Image& overlay,
+             const Image* below) {
   Progress progress(invocation);
   progress.when_interrupted("the backing file is the old one still, and the image is sound; run it again");
   progress.begin(overlay.virtual_size());
@@ -116,7 +117,7 @@ void take_in(const Invocation& invocation, const Request& request, qcow2::Qcow2I
   progress.finish();
 }
 
-void rebase_safely(const Invocation& invocation, const Request& request, OpenOptions options) {
+void rebase_safely(const Invocation& invocation, const RebaseRequest& request, OpenOptions options) {
   options.writable = true;
   const auto image = open_image(invocation, request.image, options);
   qcow2::Qcow2Image& overlay = as_overlay(*image, request);
@@ -131,7 +132,7 @@ void rebase_safely(const Invocation& invocation, const Request& request, OpenOpt
 }
 
 // Opens no second file.
-void rebase_in_name(const Invocation& invocation, const Request& request, OpenOptions options) {
+void rebase_in_name(const Invocation& invocation, const RebaseRequest& request, OpenOptions options) {
   options.writable = true;
   options.metadata_only = true;
   const auto image = open_image(invocation, request.image, options);
@@ -143,7 +144,7 @@ void rebase_in_name(const Invocation& invocation, const Request& request, OpenOp
 }
 
 int run_rebase(Invocation& invocation) {
-  const Request request = parse_request(invocation);
+  const RebaseRequest request = parse_request(invocation);
   const OpenOptions options = read_image_options(invocation);
   if (request.unsafe) {
     rebase_in_name(invocation, request, options);

@@ -12,6 +12,7 @@
 #include "src/error.h"
 #include "src/scratch_overlay.h"
 #include "src/slice_disk.h"
+#include "src/units.h"
 #include "tools/image_words.h"
 #include "tools/output_format.h"
 #include "tools/snapshot_argument.h"
@@ -23,10 +24,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr unsigned default_clients = 64;
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 // ---- the words
 
@@ -37,19 +35,19 @@ bool serves_writable(const Invocation& invocation) {
 }
 
 WritePolicy cache_policy(const ParsedOptions& words) {
-  if (words.has("nocache") && words.has("cache")) refuse("-n and --cache can only be specified once");
+  if (words.has("nocache") && words.has("cache")) throw_invalid("-n and --cache can only be specified once");
   const std::string mode = words.value("cache").value_or("writeback");
   if (mode == "none" || mode == "off" || mode == "writeback") return {};
   if (mode == "writethrough" || mode == "directsync") return {.flush_each_change = true};
   if (mode == "unsafe") return {.never_flush = true};
-  refuse(fmt::format("Invalid cache mode `{}'", printable(mode)));
+  throw_invalid(fmt::format("Invalid cache mode `{}'", printable(mode)));
 }
 
 bool passes_discards(const Invocation& invocation) {
   const std::string mode = invocation.options.value("discard").value_or(invocation.as_incumbent ? "ignore" : "unmap");
   if (mode == "unmap" || mode == "on") return true;
   if (mode == "ignore" || mode == "off") return false;
-  refuse(fmt::format("Invalid discard mode `{}'", printable(mode)));
+  throw_invalid(fmt::format("Invalid discard mode `{}'", printable(mode)));
 }
 
 ZeroDetection zero_detection(const ParsedOptions& words, bool discards) {
@@ -57,16 +55,17 @@ ZeroDetection zero_detection(const ParsedOptions& words, bool discards) {
   if (mode == "off") return ZeroDetection::off;
   if (mode == "on") return ZeroDetection::on;
   if (mode != "unmap") {
-    refuse(fmt::format("Failed to parse detect_zeroes mode: invalid parameter value: {}", printable(mode)));
+    throw_invalid(fmt::format("Failed to parse detect_zeroes mode: invalid parameter value: {}", printable(mode)));
   }
-  if (!discards) refuse("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
+  if (!discards)
+    throw_invalid("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap");
   return ZeroDetection::unmap;
 }
 
 void check_aio(const ParsedOptions& words) {
   const std::string mode = words.value("aio").value_or("threads");
   if (mode != "threads" && mode != "native" && mode != "io_uring") {
-    refuse(fmt::format("Invalid aio mode '{}'", printable(mode)));
+    throw_invalid(fmt::format("Invalid aio mode '{}'", printable(mode)));
   }
 }
 
@@ -85,7 +84,7 @@ uint64_t offset_of(const Invocation& invocation) {
   uint64_t offset = 0;
   const auto [end, error] = std::from_chars(word->data(), word->data() + word->size(), offset);
   if (error != std::errc() || end != word->data() + word->size() || word->empty()) {
-    refuse(fmt::format("Invalid offset '{}'", printable(*word)));
+    throw_invalid(fmt::format("Invalid offset '{}'", printable(*word)));
   }
   return offset;
 }
@@ -113,7 +112,7 @@ OpenOptions options_for(const Invocation& invocation, bool writable) {
 
 std::shared_ptr<Image> open_word(const Invocation& invocation, const std::string& word, bool writable) {
   if (invocation.as_incumbent && invocation.options.has("image-opts") && invocation.options.has("format")) {
-    refuse("--image-opts and -f are mutually exclusive");
+    throw_invalid("--image-opts and -f are mutually exclusive");
   }
   if (writable && !invocation.options.has("snapshot")) refuse_force_share(invocation, word);
   try {
@@ -147,9 +146,10 @@ std::shared_ptr<Disk> behind_offset(std::shared_ptr<Disk> disk, uint64_t offset)
   if (offset == 0) return disk;
   const uint64_t size = disk->size();
   if (offset >= size) {
-    refuse(fmt::format("Offset ({}) has to be smaller than the image size ({})", offset, size));
+    throw_invalid(fmt::format("Offset ({}) has to be smaller than the image size ({})", offset, size));
   }
-  if (offset % sector_size != 0) refuse(fmt::format("Offset ({}) has to be a multiple of {}", offset, sector_size));
+  if (offset % sector_size != 0)
+    throw_invalid(fmt::format("Offset ({}) has to be a multiple of {}", offset, sector_size));
   return std::make_shared<SliceDisk>(std::move(disk), GuestRange{GuestOffset(offset), size - offset});
 }
 
@@ -158,7 +158,7 @@ Served open_one_disk(const Invocation& invocation) {
   const nbd::ExportRules rules = rules_of(invocation);
   const uint64_t offset = offset_of(invocation);
   if (offset > 0 && words.has("bitmap"))
-    refuse("--offset and --bitmap exclude each other: a bitmap is of a whole disk");
+    throw_invalid("--offset and --bitmap exclude each other: a bitmap is of a whole disk");
   const auto image = open_word(invocation, invocation.arguments[0], !rules.read_only);
   nbd::Export one{.name = words.value("export-name").value_or(""),
                   .description = words.value("description").value_or(""),
@@ -257,7 +257,7 @@ unsigned shared_clients(const Invocation& invocation) {
   unsigned count = 0;
   const auto [end, error] = std::from_chars(word->data(), word->data() + word->size(), count);
   if (error != std::errc() || end != word->data() + word->size() || word->empty()) {
-    refuse(fmt::format("Invalid shared device number '{}'", printable(*word)));
+    throw_invalid(fmt::format("Invalid shared device number '{}'", printable(*word)));
   }
   return count;
 }

@@ -19,13 +19,13 @@ namespace {
 
 enum class Action { none, list, apply, create, remove };
 
-struct Request {
+struct SnapshotRequest {
   Action action = Action::none;
   std::string name;
 };
 
-Request parse_request(const ParsedOptions& options) {
-  Request request;
+SnapshotRequest parse_request(const ParsedOptions& options) {
+  SnapshotRequest request;
   unsigned actions = 0;
   for (const auto& [option, action] :
        std::array{std::pair{"list", Action::list}, std::pair{"apply", Action::apply},
@@ -47,7 +47,7 @@ size_t find_by(const Image& image, const std::string SnapshotInfo::*field, const
 }
 
 // As qemu-img finds them: to apply by ID, then by name; to delete by name.
-size_t find_snapshot(const Image& image, const Request& request) {
+size_t find_snapshot(const Image& image, const SnapshotRequest& request) {
   const size_t none = image.snapshots().size();
   size_t found = request.action == Action::apply ? find_by(image, &SnapshotInfo::id, request.name) : none;
   if (found == none) found = find_by(image, &SnapshotInfo::name, request.name);
@@ -81,7 +81,7 @@ std::shared_ptr<const Image> look_below(const Invocation& invocation, const Imag
 }
 
 int run_snapshot(Invocation& invocation) {
-  Request request = parse_request(invocation.options);
+  SnapshotRequest request = parse_request(invocation.options);
   // qemu-img then opens the image and does nothing.
   if (request.action == Action::none && !invocation.as_incumbent) request.action = Action::list;
   // To qemu-img it is a name like any other; more likely a script's variable is empty.

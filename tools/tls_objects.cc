@@ -19,8 +19,6 @@ struct Object {
   }
 };
 
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::invalid, message); }
-
 std::optional<Object> find_object(const ParsedOptions& words, const std::string& id) {
   for (const std::string& text : words.values("object")) {
     Object object{.type = text.substr(0, text.find(',')), .words = OptionString({text}).words()};
@@ -34,7 +32,7 @@ bool flag_of(const Object& object, const std::string& name, bool otherwise) {
   const std::string word = object.word(name, otherwise ? "yes" : "no");
   if (word == "yes" || word == "on" || word == "true" || word == "y") return true;
   if (word == "no" || word == "off" || word == "false" || word == "n") return false;
-  refuse(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
+  throw_invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
 }
 
 // The credentials that --tls-creds names, for `endpoint`.
@@ -42,26 +40,26 @@ std::optional<Object> find_credentials(const ParsedOptions& words, std::string_v
   const auto id = words.value("tls-creds");
   if (!id) return std::nullopt;
   auto object = find_object(words, *id);
-  if (!object) refuse(fmt::format("Failed to get TLS creds: No TLS credentials with id '{}'", printable(*id)));
+  if (!object) throw_invalid(fmt::format("Failed to get TLS creds: No TLS credentials with id '{}'", printable(*id)));
   if (!object->type.starts_with("tls-creds-")) {
-    refuse(fmt::format("Failed to get TLS creds: Object with id '{}' is not TLS credentials", printable(*id)));
+    throw_invalid(fmt::format("Failed to get TLS creds: Object with id '{}' is not TLS credentials", printable(*id)));
   }
   if (object->word("endpoint", "client") != endpoint) {
-    refuse(fmt::format("Failed to get TLS creds: Expecting TLS credentials with a {} endpoint", endpoint));
+    throw_invalid(fmt::format("Failed to get TLS creds: Expecting TLS credentials with a {} endpoint", endpoint));
   }
   if (object->type == "tls-creds-anon") {
     throw Error(ErrorKind::unsupported, "tls-creds-anon protects from nobody in the middle, and is not offered");
   }
-  if (object->word("dir").empty()) refuse("Missing 'dir' property value");
+  if (object->word("dir").empty()) throw_invalid("Missing 'dir' property value");
   return object;
 }
 
 std::vector<std::string> authorised(const ParsedOptions& words) {
   const auto id = words.value("tls-authz");
   if (!id) return {};
-  if (!words.has("tls-creds")) refuse("TLS authorization is not permitted without TLS credentials");
+  if (!words.has("tls-creds")) throw_invalid("TLS authorization is not permitted without TLS credentials");
   const auto object = find_object(words, *id);
-  if (!object) refuse(fmt::format("Object with id '{}' is not an authorization", printable(*id)));
+  if (!object) throw_invalid(fmt::format("Object with id '{}' is not an authorization", printable(*id)));
   if (object->type != "authz-simple") {
     throw Error(ErrorKind::unsupported, fmt::format("'{}': of authorizations authz-simple is known here; --tls-allow "
                                                     "takes any number of names",

@@ -15,13 +15,13 @@
 #include <cerrno>
 #include <cstring>
 
+#include "nbd/protocol.h"
+
 namespace drydock::nbd {
 
 namespace {
 
 constexpr const char* allocation_context = LIBNBD_CONTEXT_BASE_ALLOCATION;
-constexpr uint32_t state_hole = 1;  // doc/proto.md, "base:allocation" metadata context
-constexpr uint32_t state_zero = 2;
 
 // Pieces of one request under way at once: 2 MiB, as much as one thread of a copy wants at a time.
 constexpr size_t max_pieces_under_way = 8;

@@ -10,9 +10,6 @@ namespace drydock {
 
 namespace {
 
-constexpr uint64_t piece_bytes = 4 << 20;   // what a thread takes on at a time
-constexpr uint64_t buffer_bytes = 1 << 20;  // each thread has one
-
 // Whether all of its bytes are in place in a file; the last cluster of an image may be cut short.
 bool is_plain(const Extent& extent) {
   return extent.data && extent.file != nullptr &&
@@ -20,9 +17,9 @@ bool is_plain(const Extent& extent) {
 }
 
 void copy(const Disk& top, Disk& base, GuestRange range, std::vector<std::byte>& buffer) {
-  buffer.resize(buffer_bytes);
+  buffer.resize(piece_buffer_bytes);
   while (range.length > 0) {
-    const uint64_t step = std::min(range.length, buffer_bytes - range.start.value() % buffer_bytes);
+    const uint64_t step = std::min(range.length, piece_buffer_bytes - range.start.value() % piece_buffer_bytes);
     const auto part = std::span(buffer).first(step);
     top.read(range.start, part);
     base.write(range.start, part);

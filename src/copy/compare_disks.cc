@@ -11,12 +11,11 @@
 #include "src/copy/pair_feed.h"
 #include "src/copy/parallel.h"
 #include "src/copy/zeros.h"
+#include "src/units.h"
 
 namespace drydock {
 
 namespace {
-
-constexpr size_t sector_size = 512;
 
 // Where the first sector that is not all `same` begins; nothing where all are.
 template <class Same>

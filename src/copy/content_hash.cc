@@ -54,9 +54,9 @@ Sha256 hash_of_equal_nodes(const Sha256& hash) { return hash_of_node(std::vector
 Sha256 hash_of_zero_block() { return hash_of(block_mark, {std::vector<std::byte>(block_bytes)}); }
 
 // The lowest node over one piece of work: nothing for zeros.
-class Piece {
+class PieceHash {
  public:
-  explicit Piece(const Disk& disk) : disk_(disk), zero_block_(hash_of_zero_block()), block_(block_bytes) {}
+  explicit PieceHash(const Disk& disk) : disk_(disk), zero_block_(hash_of_zero_block()), block_(block_bytes) {}
 
   std::optional<Sha256> node(GuestRange range) {
     hashes_.assign(fan_out, zero_block_);
@@ -96,7 +96,7 @@ Level lowest_nodes(const Disk& disk, const std::function<void(uint64_t)>& progre
   const auto threads =
       static_cast<unsigned>(std::clamp<uint64_t>(divide_up(disk.size(), node_bytes), 1, default_threads()));
   run_in_parallel(threads, [&](const std::atomic<bool>& stop) {
-    Piece piece(disk);
+    PieceHash piece(disk);
     for (auto work = feed.next(); work && !stop; work = feed.next()) {
       if (work->kind == WorkKind::data) {
         if (const auto node = piece.node(work->range)) {

@@ -13,12 +13,12 @@
 #include "src/copy/work_feed.h"
 #include "src/copy/zeros.h"
 #include "src/error.h"
+#include "src/units.h"
 
 namespace drydock {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr uint64_t page_size = 4096;
 // Small enough for a processor's own cache, which the bytes pass through twice.
 constexpr uint64_t data_chunk = 1 << 20;

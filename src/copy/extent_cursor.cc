@@ -4,11 +4,7 @@
 
 namespace drydock {
 
-namespace {
-
-constexpr size_t extents_per_call = 256;
-
-}  // namespace
+namespace {}  // namespace
 
 const Extent* ExtentCursor::peek() {
   if (next_ == fetched_.size()) {

@@ -12,9 +12,6 @@ namespace drydock {
 
 namespace {
 
-constexpr uint64_t piece_bytes = 4 << 20;   // what a thread takes on at a time
-constexpr uint64_t buffer_bytes = 1 << 20;  // each thread has two
-
 std::vector<Extent> extents_of(const Disk& disk, GuestRange range) {
   std::vector<Extent> extents;
   for_each_extent(disk, range, [&](const Extent& extent) { extents.push_back(extent); });
@@ -63,7 +60,7 @@ class Piece {
 
   void take_in(GuestRange range, bool old_is_zero, bool has_new) {
     while (range.length > 0) {
-      const uint64_t step = std::min(range.length, buffer_bytes - range.start.value() % buffer_bytes);
+      const uint64_t step = std::min(range.length, piece_buffer_bytes - range.start.value() % piece_buffer_bytes);
       take_in_part({range.start, step}, old_is_zero, has_new);
       range = {range.start + step, range.length - step};
     }

@@ -5,14 +5,11 @@
 #include <algorithm>
 
 #include "src/error.h"
+#include "src/units.h"
 
 namespace drydock {
 
-namespace {
-
-constexpr size_t sector_size = 512;
-
-}  // namespace
+namespace {}  // namespace
 
 void SalvagingReader::read(GuestOffset offset, std::span<std::byte> buffer) try {
   disk_.read(offset, buffer);

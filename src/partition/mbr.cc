@@ -179,11 +179,11 @@ std::optional<BootRecord> read_boot_record(const Disk& disk, GuestOffset offset)
 }
 
 uint32_t find_mbr_sector_size(const Disk& disk, const BootRecord& record) {
-  const auto recognised = [&](uint32_t sector_size) {
+  const auto recognised = [&](uint32_t size) {
     return std::ranges::count_if(record.entries, [&](const MbrEntry& entry) {
       // A partition that begins at sector 0 begins there in sectors of any size.
       if (!entry.used() || entry.start == 0) return false;
-      const GuestOffset start(uint64_t{entry.start} * sector_size);
+      const GuestOffset start(uint64_t{entry.start} * size);
       return entry.extended() ? read_boot_record(disk, start).has_value() : find_signature(disk, start).has_value();
     });
   };

@@ -18,11 +18,10 @@ namespace {
 constexpr uint64_t version_2_refcount_bits = 16;
 
 [[noreturn]] void unsupported(const std::string& message) { throw Error(ErrorKind::unsupported, message); }
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 // `refcount_bits` are those that the image has by then.
 void check_features(const Header& header, uint64_t refcount_bits) {
-  if (refcount_bits != version_2_refcount_bits) invalid("compat=0.10 requires refcount_bits=16");
+  if (refcount_bits != version_2_refcount_bits) throw_invalid("compat=0.10 requires refcount_bits=16");
   if (header.has_data_file()) unsupported("Cannot downgrade an image with a data file");
   if (const uint64_t features = header.incompatible_features & ~incompatible::dirty; features != 0) {
     unsupported(fmt::format("Cannot downgrade an image with incompatible features {:#x} set", features));
@@ -58,22 +57,23 @@ void check_amend_options(const Header& header, const AmendOptions& options) {
   const uint32_t version = options.version.value_or(header.version);
   const uint64_t bits = options.refcount_bits.value_or(header.refcount_bits());
   if (!std::has_single_bit(bits) || bits > 64) {
-    invalid("Refcount width must be a power of two and may not exceed 64 bits");
+    throw_invalid("Refcount width must be a power of two and may not exceed 64 bits");
   }
   if (options.data_file && !header.has_data_file()) {
-    invalid("data-file can only be set for images that use an external data file");
+    throw_invalid("data-file can only be set for images that use an external data file");
   }
   if (options.data_file_raw.value_or(false) && !header.data_file_raw()) {
-    invalid("data-file-raw cannot be set on existing images");
+    throw_invalid("data-file-raw cannot be set on existing images");
   }
   if (options.data_file && options.data_file->size() > max_data_file_name_bytes) {
-    invalid(fmt::format("the data file's name has at most {} bytes", max_data_file_name_bytes));
+    throw_invalid(fmt::format("the data file's name has at most {} bytes", max_data_file_name_bytes));
   }
   if (version < 3 && options.refcount_bits && bits != version_2_refcount_bits) {
-    invalid("Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)");
+    throw_invalid(
+        "Refcount widths other than 16 bits require compatibility level 1.1 or above (use compat=1.1 or greater)");
   }
   if (version < 3 && options.lazy_refcounts.value_or(false)) {
-    invalid("Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)");
+    throw_invalid("Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)");
   }
   if (version < header.version) check_features(header, bits);
 }

@@ -6,6 +6,7 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/bitmap_directory.h"
 #include "src/qcow2/l1_walk.h"
 #include "src/qcow2/raw_l2_entry.h"
 
@@ -13,14 +14,8 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t fixed_bytes = 24;
-constexpr uint32_t known_flags = 0x7;  // in use, automatic, extra data compatible
-constexpr uint32_t in_use_flag = 1;
-constexpr uint8_t dirty_tracking = 1;
 constexpr uint8_t min_granularity_bits = 9;
-constexpr uint8_t max_granularity_bits = 31;
-constexpr uint16_t max_name_bytes = 1023;
-constexpr uint64_t all_ones = 1;  // of a table entry without an offset
+constexpr uint8_t max_tracked_granularity_bits = 31;
 
 class BitmapCheck {
  public:
@@ -38,7 +33,7 @@ class BitmapCheck {
     read_or_zero(storage_, extension.directory_offset, directory);
     uint64_t offset = 0;
     for (uint32_t i = 0; i < extension.count; ++i) {
-      if (directory.size() - offset < fixed_bytes) refuse(i, "reaches past the directory's end");
+      if (directory.size() - offset < bitmap_fixed_bytes) refuse(i, "reaches past the directory's end");
       offset += check_entry(i, std::span<const std::byte>(directory).subspan(offset));
     }
     if (offset != directory.size()) refuse(extension.count, "is one more than the header says");
@@ -63,18 +58,18 @@ class BitmapCheck {
     const auto entries = load_be<uint32_t>(entry, 8);
     const auto granularity_bits = std::to_integer<uint8_t>(entry[17]);
     const auto name_bytes = load_be<uint16_t>(entry, 18);
-    const uint64_t length = fixed_bytes + uint64_t{load_be<uint32_t>(entry, 20)} + name_bytes;
+    const uint64_t length = bitmap_fixed_bytes + uint64_t{load_be<uint32_t>(entry, 20)} + name_bytes;
     if (round_up(length, 8) > entry.size()) refuse(index, "reaches past the directory's end");
-    if ((load_be<uint32_t>(entry, 12) & ~known_flags) != 0) refuse(index, "has unknown flags");
-    if (std::to_integer<uint8_t>(entry[16]) != dirty_tracking) refuse(index, "is of an unknown type");
-    if (granularity_bits < min_granularity_bits || granularity_bits > max_granularity_bits) {
+    if ((load_be<uint32_t>(entry, 12) & ~bitmap_flag::known) != 0) refuse(index, "has unknown flags");
+    if (std::to_integer<uint8_t>(entry[16]) != dirty_tracking_type) refuse(index, "is of an unknown type");
+    if (granularity_bits < min_granularity_bits || granularity_bits > max_tracked_granularity_bits) {
       refuse(index, "has an impossible granularity");
     }
-    if (name_bytes == 0 || name_bytes > max_name_bytes) refuse(index, "has an impossible name");
+    if (name_bytes == 0 || name_bytes > max_bitmap_name_bytes) refuse(index, "has an impossible name");
     if (table == HostOffset(0) || !table.is_aligned(header_.cluster_size())) refuse(index, "has a misaligned table");
     if (entries == 0 || entries > max_bitmap_table_entries) refuse(index, "has a table of an impossible size");
     // One that was not saved properly may be of the disk's size before it changed.
-    const bool in_use = (load_be<uint32_t>(entry, 12) & in_use_flag) != 0;
+    const bool in_use = (load_be<uint32_t>(entry, 12) & bitmap_flag::in_use) != 0;
     if (!in_use && entries != entries_for_disk(granularity_bits)) refuse(index, "has a table of another disk's size");
     check_table(index, table, entries);
     return round_up(length, 8);
@@ -90,9 +85,9 @@ class BitmapCheck {
                {.table = "bitmap-directory", .offset = table, .index = bitmap});
     const L1Walk walk(storage_, header_);  // an L1 table and a bitmap table are both rows of 64-bit entries
     walk.for_each_entry({table, entries}, [&](uint64_t entry, uint64_t index) {
-      const HostOffset offset(entry & raw_entry::offset_mask);
+      const HostOffset offset(entry & entry_offset_mask);
       const Place place{.table = "bitmap-table", .offset = offset, .index = index};
-      const uint64_t allowed = offset == HostOffset(0) ? all_ones : raw_entry::offset_mask;
+      const uint64_t allowed = offset == HostOffset(0) ? bitmap_table_all_ones : entry_offset_mask;
       if ((entry & ~allowed) != 0 || !offset.is_aligned(header_.cluster_size())) {
         give_up(FindingKind::bitmap_table, place,
                 fmt::format("bitmap {}: table entry {} is damaged: {:x}", bitmap, index, entry));

@@ -6,19 +6,18 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/l2_entry.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
 constexpr uint64_t entry_size = sizeof(uint64_t);
-constexpr uint64_t offset_mask = 0x00FF'FFFF'FFFF'FE00;
-constexpr uint64_t all_ones = 1;  // of an entry without an offset
 
 bool is_valid_entry(uint64_t entry, uint64_t cluster_size) {
-  const uint64_t offset = entry & offset_mask;
-  if ((entry & ~(offset_mask | all_ones)) != 0) return false;
-  return offset == 0 || ((entry & all_ones) == 0 && offset % cluster_size == 0);
+  const uint64_t offset = entry & entry_offset_mask;
+  if ((entry & ~(entry_offset_mask | bitmap_table_all_ones)) != 0) return false;
+  return offset == 0 || ((entry & bitmap_table_all_ones) == 0 && offset % cluster_size == 0);
 }
 
 std::vector<uint64_t> read_table(const Storage& storage, const BitmapEntry& entry, uint64_t cluster_size) {
@@ -76,10 +75,10 @@ std::shared_ptr<DirtyBitmap> load_bitmap(const Storage& storage, const BitmapEnt
   std::vector<std::byte> cluster(geometry.cluster_size);
   for (size_t i = 0; i < table.size(); ++i) {
     if (table[i] == 0) continue;
-    if (table[i] == all_ones) {
+    if (table[i] == bitmap_table_all_ones) {
       std::ranges::fill(cluster, std::byte{0xFF});
     } else {
-      read_exactly(storage, HostOffset(table[i] & offset_mask), cluster, "a bitmap");
+      read_exactly(storage, HostOffset(table[i] & entry_offset_mask), cluster, "a bitmap");
     }
     bitmap->load(i * geometry.cluster_size, cluster);
   }
@@ -94,7 +93,7 @@ std::vector<HostRun> clusters_of_bitmap(const Storage& storage, const BitmapEntr
   std::vector<HostRun> runs;
   try {
     for (const uint64_t word : read_table(storage, entry, cluster_size)) {
-      if ((word & offset_mask) != 0) runs.push_back({HostOffset(word & offset_mask), cluster_size});
+      if ((word & entry_offset_mask) != 0) runs.push_back({HostOffset(word & entry_offset_mask), cluster_size});
     }
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::invalid && error.kind() != ErrorKind::truncated) throw;
@@ -116,7 +115,7 @@ void store_bitmap(Storage& storage, ClusterAllocator& allocator, const DirtyBitm
   for (size_t i = 0; i < table.size(); ++i) {
     bitmap.save(i * cluster_size, cluster);
     const Filling filling = filling_of(cluster);
-    if (filling == Filling::ones) table[i] = all_ones;
+    if (filling == Filling::ones) table[i] = bitmap_table_all_ones;
     if (filling != Filling::mixed) continue;
     const HostOffset offset = allocate(cluster_size);
     storage.write(offset, cluster);

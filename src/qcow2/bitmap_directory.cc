@@ -11,7 +11,6 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t fixed_bytes = 24;
 constexpr uint64_t entry_alignment = 8;
 constexpr unsigned max_granularity_bits = 63;
 
@@ -21,7 +20,7 @@ constexpr unsigned max_granularity_bits = 63;
 
 // Decodes the entry at the start of `bytes`; `index` is for messages.
 BitmapEntry decode_entry(const Storage& storage, std::span<const std::byte> bytes, uint32_t index) {
-  if (bytes.size() < fixed_bytes) fail(storage, fmt::format("entry {} reaches past its end", index));
+  if (bytes.size() < bitmap_fixed_bytes) fail(storage, fmt::format("entry {} reaches past its end", index));
   BitmapEntry entry{.name = {},
                     .table_offset = HostOffset(load_be<uint64_t>(bytes, 0)),
                     .table_entries = load_be<uint32_t>(bytes, 8),
@@ -31,14 +30,14 @@ BitmapEntry decode_entry(const Storage& storage, std::span<const std::byte> byte
                     .extra_data = {}};
   const auto name_length = load_be<uint16_t>(bytes, 18);
   const uint64_t extra_length = load_be<uint32_t>(bytes, 20);
-  if (fixed_bytes + extra_length + name_length > bytes.size()) {
+  if (bitmap_fixed_bytes + extra_length + name_length > bytes.size()) {
     fail(storage, fmt::format("the name of entry {} reaches past its end", index));
   }
   if (entry.granularity_bits > max_granularity_bits) {
     fail(storage, fmt::format("entry {} has a granularity of 2^{}", index, entry.granularity_bits));
   }
-  const auto extra = bytes.subspan(fixed_bytes, extra_length);
-  const auto name = bytes.subspan(fixed_bytes + extra_length, name_length);
+  const auto extra = bytes.subspan(bitmap_fixed_bytes, extra_length);
+  const auto name = bytes.subspan(bitmap_fixed_bytes + extra_length, name_length);
   entry.extra_data.assign(extra.begin(), extra.end());
   entry.name.assign(reinterpret_cast<const char*>(name.data()), name.size());
   return entry;
@@ -46,7 +45,9 @@ BitmapEntry decode_entry(const Storage& storage, std::span<const std::byte> byte
 
 }  // namespace
 
-uint64_t BitmapEntry::size() const { return round_up(fixed_bytes + extra_data.size() + name.size(), entry_alignment); }
+uint64_t BitmapEntry::size() const {
+  return round_up(bitmap_fixed_bytes + extra_data.size() + name.size(), entry_alignment);
+}
 
 std::vector<BitmapEntry> read_bitmap_entries(const Storage& storage, const std::optional<BitmapsExtension>& extension) {
   if (!extension) return {};
@@ -74,9 +75,9 @@ std::vector<std::byte> encode_bitmap_directory(const std::vector<BitmapEntry>& e
     bytes[17] = std::byte{entry.granularity_bits};
     store_be<uint16_t>(bytes, 18, static_cast<uint16_t>(entry.name.size()));
     store_be<uint32_t>(bytes, 20, static_cast<uint32_t>(entry.extra_data.size()));
-    std::ranges::copy(entry.extra_data, bytes.begin() + fixed_bytes);
+    std::ranges::copy(entry.extra_data, bytes.begin() + bitmap_fixed_bytes);
     std::ranges::copy(std::as_bytes(std::span(entry.name)),
-                      bytes.begin() + static_cast<std::ptrdiff_t>(fixed_bytes + entry.extra_data.size()));
+                      bytes.begin() + static_cast<std::ptrdiff_t>(bitmap_fixed_bytes + entry.extra_data.size()));
   }
   return directory;
 }

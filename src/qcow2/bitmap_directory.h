@@ -15,6 +15,8 @@ namespace drydock::qcow2 {
 
 inline constexpr uint8_t dirty_tracking_type = 1;
 inline constexpr size_t max_bitmap_name_bytes = 1023;
+inline constexpr uint64_t bitmap_fixed_bytes = 24;    // of an entry, before its extra data and its name
+inline constexpr uint64_t bitmap_table_all_ones = 1;  // of an entry of a bitmap table without an offset
 
 namespace bitmap_flag {
 inline constexpr uint32_t in_use = 1 << 0;                 // was not saved properly: not to be trusted

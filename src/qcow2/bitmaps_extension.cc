@@ -17,15 +17,13 @@
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/header_format.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr uint64_t whole_extension_bytes = extension_header_bytes + bitmaps_extension_bytes;
-// An extension of ours that was removed while others stood behind it. Others skip it, as one that they do not know.
-constexpr uint32_t retired_type = 0x64726574;  // "dret"
 
 struct Found {
   std::optional<uint64_t> place;  // of an extension that is or was one of bitmaps: where its type lies
@@ -98,7 +96,7 @@ void ExtensionEditor::find() {
       return;
     }
     if (length > limit() - offset - extension_header_bytes) invalid("an extension reaches past its end");
-    const bool retired = type == retired_type && length == bitmaps_extension_bytes && !found_.place;
+    const bool retired = type == extension::retired && length == bitmaps_extension_bytes && !found_.place;
     found_.last = retired || type == extension::bitmaps;
     if (found_.last) {
       if (length != bitmaps_extension_bytes) invalid("its bitmaps extension is of another size");
@@ -187,7 +185,7 @@ void ExtensionEditor::remove() {
   if (found_.last) {
     write_type(*found_.place, extension::end, 0);
   } else {
-    write_type(*found_.place, retired_type, bitmaps_extension_bytes);
+    write_type(*found_.place, extension::retired, bitmaps_extension_bytes);
   }
 }
 

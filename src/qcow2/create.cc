@@ -11,17 +11,15 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/header_encoder.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 constexpr uint64_t table_entry_size = 8;
 constexpr uint64_t copied = uint64_t{1} << 63;
 constexpr uint64_t batch_bytes = 1 << 20;  // of a table that are written at once
-
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorKind::invalid, message); }
 
 [[noreturn]] void too_large() {
   throw Error(ErrorKind::no_space, EFBIG,
@@ -146,12 +144,13 @@ void write_mapping(Storage& storage, const Layout& layout, const Header& header)
 
 void check_version_2(const CreateOptions& options) {
   const auto needs_version_3 = [](std::string_view what) {
-    invalid(fmt::format("{} only supported with compatibility level 1.1 and above (use version=v3 or greater)", what));
+    throw_invalid(
+        fmt::format("{} only supported with compatibility level 1.1 and above (use version=v3 or greater)", what));
   };
   if (options.extended_l2) needs_version_3("Extended L2 entries are");
   if (options.lazy_refcounts) needs_version_3("Lazy refcounts");
   if (options.refcount_bits != 16) {
-    invalid(
+    throw_invalid(
         "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or "
         "greater)");
   }
@@ -162,27 +161,29 @@ void check_version_2(const CreateOptions& options) {
 }  // namespace
 
 void check_create_options(const CreateOptions& options) {
-  if (options.version != 2 && options.version != 3) invalid(fmt::format("Unknown qcow2 version {}", options.version));
+  if (options.version != 2 && options.version != 3)
+    throw_invalid(fmt::format("Unknown qcow2 version {}", options.version));
   if (!std::has_single_bit(options.cluster_size) || options.cluster_size < uint64_t{1} << min_cluster_bits ||
       options.cluster_size > uint64_t{1} << max_cluster_bits) {
-    invalid(fmt::format("Cluster size must be a power of two between {} and {}k", 1U << min_cluster_bits,
-                        1U << (max_cluster_bits - 10)));
+    throw_invalid(fmt::format("Cluster size must be a power of two between {} and {}k", 1U << min_cluster_bits,
+                              1U << (max_cluster_bits - 10)));
   }
   if (options.extended_l2 && options.cluster_size < uint64_t{1} << min_extended_l2_cluster_bits) {
-    invalid(fmt::format("Extended L2 entries are only supported with cluster sizes of at least {} bytes",
-                        1U << min_extended_l2_cluster_bits));
+    throw_invalid(fmt::format("Extended L2 entries are only supported with cluster sizes of at least {} bytes",
+                              1U << min_extended_l2_cluster_bits));
   }
   if (options.backing_file && options.preallocation != Preallocation::off && !options.extended_l2) {
-    invalid("Backing file and preallocation can only be used at the same time if extended_l2 is on");
+    throw_invalid("Backing file and preallocation can only be used at the same time if extended_l2 is on");
   }
-  if (options.backing_format && !options.backing_file) invalid("Backing format cannot be used without backing file");
+  if (options.backing_format && !options.backing_file)
+    throw_invalid("Backing format cannot be used without backing file");
   if (!std::has_single_bit(options.refcount_bits) || options.refcount_bits > 1U << max_refcount_order) {
-    invalid("Refcount width must be a power of two and may not exceed 64 bits");
+    throw_invalid("Refcount width must be a power of two and may not exceed 64 bits");
   }
   if (options.version == 2) check_version_2(options);
-  if (options.data_file_raw && !options.data_file) invalid("data-file-raw requires data-file");
+  if (options.data_file_raw && !options.data_file) throw_invalid("data-file-raw requires data-file");
   if (options.data_file_raw && options.backing_file) {
-    invalid("Backing file and data-file-raw cannot be used at the same time");
+    throw_invalid("Backing file and data-file-raw cannot be used at the same time");
   }
   if (options.size > max_virtual_size) too_large();
   const Header header = header_of(options);

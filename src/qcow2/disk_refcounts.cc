@@ -6,12 +6,12 @@
 
 #include "src/byteorder.h"
 #include "src/qcow2/refcount_block.h"
+#include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t table_offset_mask = ~uint64_t{0x1FF};
 constexpr size_t kept_blocks = 8;  // at most 16 MiB
 
 }  // namespace
@@ -30,7 +30,7 @@ DiskRefcounts::DiskRefcounts(const Storage& storage, const Header& header)
 }
 
 HostOffset DiskRefcounts::block_offset(uint64_t index) const {
-  return HostOffset(index < table_.size() ? table_[index] & table_offset_mask : 0);
+  return HostOffset(index < table_.size() ? table_[index] & refcount_table_offset_mask : 0);
 }
 
 const std::vector<std::byte>* DiskRefcounts::block(uint64_t index) const {

@@ -17,6 +17,7 @@ inline constexpr uint64_t compression_type_offset = 104;
 inline constexpr uint64_t extension_header_bytes = 8;  // type and length
 inline constexpr uint64_t extension_alignment = 8;
 inline constexpr uint64_t feature_name_entry_bytes = 48;
+inline constexpr uint64_t table_entry_bytes = 8;  // of L1, refcount and bitmap tables
 inline constexpr uint64_t bitmaps_extension_bytes = 24;
 inline constexpr uint64_t encryption_extension_bytes = 16;
 
@@ -46,6 +47,8 @@ inline constexpr uint32_t feature_names = 0x6803F857;
 inline constexpr uint32_t data_file = 0x44415441;
 inline constexpr uint32_t bitmaps = 0x23852875;
 inline constexpr uint32_t encryption = 0x0537BE77;
+// Ours: one of bitmaps that was removed while others stood behind it. Others skip it, as one that they do not know.
+inline constexpr uint32_t retired = 0x64726574;  // "dret"
 }  // namespace extension
 
 }  // namespace drydock::qcow2

@@ -7,15 +7,14 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/header_format.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t sector_size = 512;
 // Extensions of ours that only take up room; others skip them, as ones that they do not know.
-constexpr uint32_t retired_type = 0x64726574;  // "dret", see bitmaps_extension.cc
-constexpr uint32_t filler_type = 0x6472666C;   // "drfl"
+constexpr uint32_t filler_type = 0x6472666C;  // "drfl"
 
 void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
   to.insert(to.end(), bytes.begin(), bytes.end());
@@ -51,7 +50,7 @@ HeaderRewrite::HeaderRewrite(Storage& storage) : storage_(storage) {
     if (type == extension::end) break;
     const auto data = std::span(cluster).subspan(offset, size);
     if (type == filler_type && extensions_.empty()) filler_end = offset + size;
-    if (type != retired_type && type != filler_type) extensions_.push_back({type, {data.begin(), data.end()}});
+    if (type != extension::retired && type != filler_type) extensions_.push_back({type, {data.begin(), data.end()}});
     offset += round_up(size, extension_alignment);
   }
   extensions_end_ = offset;

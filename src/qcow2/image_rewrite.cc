@@ -7,16 +7,13 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/cluster_map.h"
+#include "src/qcow2/header_format.h"
 #include "src/qcow2/refcount_block.h"
 #include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
 
-namespace {
-
-constexpr uint64_t entry_bytes = sizeof(uint64_t);
-
-}  // namespace
+namespace {}  // namespace
 
 ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
     : layer_(layer),
@@ -34,8 +31,8 @@ ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
 }
 
 ImageRewrite::Bytes ImageRewrite::big_endian(const std::vector<uint64_t>& numbers) {
-  Bytes bytes(numbers.size() * entry_bytes);
-  for (size_t i = 0; i < numbers.size(); ++i) store_be(bytes, i * entry_bytes, numbers[i]);
+  Bytes bytes(numbers.size() * table_entry_bytes);
+  for (size_t i = 0; i < numbers.size(); ++i) store_be(bytes, i * table_entry_bytes, numbers[i]);
   return bytes;
 }
 
@@ -103,7 +100,7 @@ void ImageRewrite::drop_clusters(HostOffset offset, uint64_t bytes) {
 // ---- trees of tables
 
 std::vector<uint64_t> ImageRewrite::read_l1(HostOffset offset, uint64_t entries) const {
-  if (entries * entry_bytes > max_l1_table_bytes || !offset.is_aligned(layer_.header.cluster_size())) {
+  if (entries * table_entry_bytes > max_l1_table_bytes || !offset.is_aligned(layer_.header.cluster_size())) {
     throw Error(ErrorKind::corrupt, fmt::format("{}: an L1 table of {} entries at {:#x} cannot be", storage_.name(),
                                                 entries, offset.value()));
   }
@@ -115,7 +112,7 @@ std::vector<uint64_t> ImageRewrite::read_l1(HostOffset offset, uint64_t entries)
 
 std::vector<uint64_t> ImageRewrite::read_table(HostOffset offset) const {
   check_l2_table_offset(layer_, offset, 0);
-  std::vector<uint64_t> table(layer_.header.cluster_size() / entry_bytes);
+  std::vector<uint64_t> table(layer_.header.cluster_size() / table_entry_bytes);
   read_exactly(storage_, offset, std::as_writable_bytes(std::span(table)), "an L2 table");
   for (uint64_t& entry : table) entry = byte_swap(entry);
   return table;
@@ -152,7 +149,7 @@ void ImageRewrite::refresh_flags(uint64_t& l1_entry, GuestOffset guest) {
   if (offset == HostOffset(0)) return;
   std::vector<uint64_t> table = read_table(offset);
   bool changes = false;
-  const uint64_t words = header.l2_entry_size() / entry_bytes;
+  const uint64_t words = header.l2_entry_size() / table_entry_bytes;
   for (uint64_t i = 0; i < header.l2_entries(); ++i) {
     ClusterContents contents =
         layer_.decoder.contents(l2_entry_at(header, table, i), guest + (i << header.cluster_bits));
@@ -231,7 +228,7 @@ HostOffset ImageRewrite::place_table(uint64_t& clusters) {
   // Room for the blocks that count the table itself.
   uint64_t entries = std::max<uint64_t>(table_.size(), changed_.rbegin()->first + 1);
   for (uint64_t first = 0;;) {
-    clusters = divide_up(entries * entry_bytes, header.cluster_size());
+    clusters = divide_up(entries * table_entry_bytes, header.cluster_size());
     if (clusters * header.cluster_size() > max_refcount_table_bytes) {
       throw Error(
           ErrorKind::no_space,
@@ -240,8 +237,8 @@ HostOffset ImageRewrite::place_table(uint64_t& clusters) {
     first = allocate(clusters);
     place_blocks();
     const uint64_t needed = changed_.rbegin()->first + 1;
-    if (needed * entry_bytes <= clusters * header.cluster_size()) {
-      table_.resize(clusters * header.cluster_size() / entry_bytes);
+    if (needed * table_entry_bytes <= clusters * header.cluster_size()) {
+      table_.resize(clusters * header.cluster_size() / table_entry_bytes);
       return offset_of(first);
     }
     drop_clusters(offset_of(first), clusters * header.cluster_size());

@@ -5,16 +5,15 @@
 #include <algorithm>
 
 #include "src/error.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t offset_mask = 0x00FF'FFFF'FFFF'FE00;  // bits 9 to 55
 constexpr uint64_t copied_flag = uint64_t{1} << 63;
 constexpr uint64_t compressed_flag = uint64_t{1} << 62;
 constexpr uint64_t zero_flag = 1;
-constexpr uint64_t sector_bytes = 512;
 
 [[noreturn]] void corrupt(const std::string& message, const L2Entry& entry, GuestOffset guest) {
   throw Error(ErrorKind::corrupt, fmt::format("corrupt L2 entry {:#018x} for guest offset {:#x}: {}", entry.descriptor,
@@ -33,7 +32,7 @@ L2Decoder::L2Decoder(const Header& header)
 
 ClusterState L2Decoder::standard_state(const L2Entry& entry) const {
   if ((entry.descriptor & compressed_flag) != 0) return ClusterState::compressed;
-  const bool has_offset = (entry.descriptor & offset_mask) != 0;
+  const bool has_offset = (entry.descriptor & entry_offset_mask) != 0;
   if (!extended_ && (entry.descriptor & zero_flag) != 0) {
     return has_offset ? ClusterState::zero_allocated : ClusterState::zero_plain;
   }
@@ -76,13 +75,15 @@ ClusterState L2Decoder::state(const L2Entry& entry, GuestOffset guest, uint64_t 
   return extended_ ? subcluster_state(entry, guest, index) : standard;
 }
 
-HostOffset L2Decoder::host_offset(const L2Entry& entry) const { return HostOffset(entry.descriptor & offset_mask); }
+HostOffset L2Decoder::host_offset(const L2Entry& entry) const {
+  return HostOffset(entry.descriptor & entry_offset_mask);
+}
 
 CompressedData L2Decoder::compressed(const L2Entry& entry) const {
   const uint32_t x = compressed_offset_bits();
   const uint64_t offset = entry.descriptor & ((uint64_t{1} << x) - 1) & ((uint64_t{1} << 56) - 1);
   const uint64_t more_sectors = (entry.descriptor & (compressed_flag - 1)) >> x;
-  return {HostOffset(offset), (more_sectors + 1) * sector_bytes - offset % sector_bytes};
+  return {HostOffset(offset), (more_sectors + 1) * sector_size - offset % sector_size};
 }
 
 ClusterContents L2Decoder::contents(const L2Entry& entry, GuestOffset guest) const {
@@ -108,7 +109,7 @@ ClusterContents L2Decoder::contents(const L2Entry& entry, GuestOffset guest) con
 L2Entry L2Decoder::encode(const ClusterContents& contents) const {
   if (contents.compressed) {
     const uint64_t offset = contents.compressed->offset.value();
-    const uint64_t sectors = divide_up(offset % sector_bytes + contents.compressed->length, sector_bytes);
+    const uint64_t sectors = divide_up(offset % sector_size + contents.compressed->length, sector_size);
     return {compressed_flag | offset | (sectors - 1) << compressed_offset_bits(), 0};
   }
   L2Entry entry;
@@ -123,7 +124,7 @@ L2Entry L2Decoder::encode(const ClusterContents& contents) const {
 
 std::optional<CompressedData> L2Decoder::compressed_at(HostOffset offset, uint64_t bytes) const {
   if (offset.value() + bytes >= uint64_t{1} << std::min(compressed_offset_bits(), 56U)) return std::nullopt;
-  const uint64_t end = round_up(offset.value() + bytes, sector_bytes);
+  const uint64_t end = round_up(offset.value() + bytes, sector_size);
   return CompressedData{offset, end - offset.value()};
 }
 
@@ -133,6 +134,6 @@ bool l2_table_is_ours(uint64_t l1_entry) { return (l1_entry & copied_flag) != 0;
 
 uint64_t l1_entry_for(HostOffset l2_table) { return l2_table.value() | copied_flag; }
 
-HostOffset l2_table_offset(uint64_t l1_entry) { return HostOffset(l1_entry & offset_mask); }
+HostOffset l2_table_offset(uint64_t l1_entry) { return HostOffset(l1_entry & entry_offset_mask); }
 
 }  // namespace drydock::qcow2

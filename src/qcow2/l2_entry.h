@@ -15,6 +15,9 @@
 
 namespace drydock::qcow2 {
 
+// Bits 9 to 55: where an entry of an L1, L2 or bitmap table points to.
+inline constexpr uint64_t entry_offset_mask = 0x00FF'FFFF'FFFF'FE00;
+
 enum class ClusterState {
   unallocated,     // the backing file decides
   reserved,        // a subcluster for which the backing file decides, though its cluster has a place

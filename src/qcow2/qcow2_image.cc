@@ -7,12 +7,11 @@
 #include "src/qcow2/l1_table.h"
 #include "src/qcow2/refcounts.h"
 #include "src/qcow2/repair.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
-
-constexpr uint64_t sector_size = 512;
 
 const char* crypt_method_name(CryptMethod method) { return method == CryptMethod::luks ? "LUKS" : "AES"; }
 

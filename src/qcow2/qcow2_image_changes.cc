@@ -11,13 +11,13 @@
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/image_rewrite.h"
 #include "src/qcow2/qcow2_image.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
 
 constexpr size_t max_snapshot_name_bytes = 65535;  // "Snapshots": a 16-bit length
-constexpr uint64_t sector_size = 512;
 
 // One more than the greatest number among the IDs.
 std::string next_snapshot_id(const std::vector<Snapshot>& snapshots) {

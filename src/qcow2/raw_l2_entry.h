@@ -14,7 +14,6 @@ namespace raw_entry {
 inline constexpr uint64_t copied = uint64_t{1} << 63;
 inline constexpr uint64_t compressed = uint64_t{1} << 62;
 inline constexpr uint64_t zero = 1;
-inline constexpr uint64_t offset_mask = 0x00FF'FFFF'FFFF'FE00;
 inline constexpr uint64_t l1_reserved = 0x7F00'0000'0000'01FF;
 inline constexpr uint64_t standard_reserved = 0x3F00'0000'0000'01FE;
 inline constexpr uint64_t all_subclusters = 0xFFFF'FFFF;
@@ -24,7 +23,7 @@ enum class EntryType { unallocated, zero_plain, zero_placed, data, compressed };
 
 inline EntryType entry_type(const Header& header, const L2Entry& entry) {
   if ((entry.descriptor & raw_entry::compressed) != 0) return EntryType::compressed;
-  const bool has_offset = (entry.descriptor & raw_entry::offset_mask) != 0;
+  const bool has_offset = (entry.descriptor & entry_offset_mask) != 0;
   if ((entry.descriptor & raw_entry::zero) != 0 && !header.extended_l2()) {
     return has_offset ? EntryType::zero_placed : EntryType::zero_plain;
   }
@@ -33,7 +32,7 @@ inline EntryType entry_type(const Header& header, const L2Entry& entry) {
   return has_offset || at_zero ? EntryType::data : EntryType::unallocated;
 }
 
-inline HostOffset raw_offset(const L2Entry& entry) { return HostOffset(entry.descriptor & raw_entry::offset_mask); }
+inline HostOffset raw_offset(const L2Entry& entry) { return HostOffset(entry.descriptor & entry_offset_mask); }
 
 // All bits that small clusters leave for the offset, also those that must be 0.
 inline CompressedData raw_compressed(const Header& header, const L2Entry& entry) {

@@ -6,6 +6,7 @@
 
 #include "src/byteorder.h"
 #include "src/error.h"
+#include "src/qcow2/header_format.h"
 #include "src/qcow2/refcount_block.h"
 #include "src/qcow2/refcounts.h"
 
@@ -13,7 +14,6 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t entry_bytes = 8;
 constexpr uint64_t max_host_offset = uint64_t{1} << 56;  // what L2 entries and the refcount table can say
 constexpr size_t max_freed_runs = 65536;                 // 4 MiB of memory
 constexpr size_t max_freed_runs_searched = 1024;
@@ -255,7 +255,7 @@ void RefcountStore::create_block(uint64_t index) {
 // With the host's space: data that fills its disk must leave room for what counts it.
 void RefcountStore::add_block(uint64_t index, uint64_t cluster) {
   storage_.reserve(offset_of(cluster), cluster_size_);
-  if (!new_table_) storage_.reserve(table_offset_ + index * entry_bytes, entry_bytes);
+  if (!new_table_) storage_.reserve(table_offset_ + index * table_entry_bytes, table_entry_bytes);
   table_[index] = offset_of(cluster);
   unwritten_entries_.insert(index);
   blocks_[index] = {std::make_shared<Bytes>(cluster_size_), true, {}};
@@ -263,7 +263,9 @@ void RefcountStore::add_block(uint64_t index, uint64_t cluster) {
   guard_.add(MetadataKind::refcount_block, table_[index], cluster_size_);
 }
 
-uint64_t RefcountStore::clusters_for(uint64_t entries) const { return divide_up(entries * entry_bytes, cluster_size_); }
+uint64_t RefcountStore::clusters_for(uint64_t entries) const {
+  return divide_up(entries * table_entry_bytes, cluster_size_);
+}
 
 // Half as large again as now, so that growing costs little in the long run, with room for the blocks that describe the
 // table itself.
@@ -278,7 +280,7 @@ void RefcountStore::grow_table(uint64_t min_entries) {
                             storage_.name(), max_refcount_table_bytes));
   }
   const size_t old_size = table_.size();
-  table_.resize(clusters * cluster_size_ / entry_bytes);
+  table_.resize(clusters * cluster_size_ / table_entry_bytes);
   try {
     const ClusterRun place = allocate_contiguous(clusters);
     reserve(place);
@@ -329,11 +331,11 @@ RefcountStore::Batch RefcountStore::take() {
   if (new_table_) {
     new_table_taken_ = true;
     batch.new_table = table_;
-    batch.new_table.resize(new_table_->count * cluster_size_ / entry_bytes);
+    batch.new_table.resize(new_table_->count * cluster_size_ / table_entry_bytes);
     batch.new_table_offset = offset_of(new_table_->first);
   }
   for (const uint64_t index : unwritten_entries_) {
-    if (!new_table_) vet_(table_offset_ + index * entry_bytes, entry_bytes, MetadataKind::refcount_table);
+    if (!new_table_) vet_(table_offset_ + index * table_entry_bytes, table_entry_bytes, MetadataKind::refcount_table);
     batch.table_entries[index] = table_[index];
   }
   return batch;
@@ -342,17 +344,18 @@ RefcountStore::Batch RefcountStore::take() {
 void RefcountStore::write_blocks(const Batch& batch) {
   for (const Batch::Block& block : batch.blocks) storage_.write(block.offset, *block.bytes);
   if (!batch.moves_table()) return;
-  std::vector<std::byte> bytes(batch.new_table.size() * entry_bytes);
-  for (size_t i = 0; i < batch.new_table.size(); ++i) store_be(bytes, i * entry_bytes, batch.new_table[i].value());
+  std::vector<std::byte> bytes(batch.new_table.size() * table_entry_bytes);
+  for (size_t i = 0; i < batch.new_table.size(); ++i)
+    store_be(bytes, i * table_entry_bytes, batch.new_table[i].value());
   storage_.write(batch.new_table_offset, bytes);
 }
 
 void RefcountStore::write_table_entries(const Batch& batch) {
   if (batch.moves_table()) return;
   for (const auto& [index, offset] : batch.table_entries) {
-    std::array<std::byte, entry_bytes> entry{};
+    std::array<std::byte, table_entry_bytes> entry{};
     store_be(entry, 0, offset.value());
-    storage_.write(table_offset_ + index * entry_bytes, entry);
+    storage_.write(table_offset_ + index * table_entry_bytes, entry);
   }
 }
 
@@ -371,7 +374,7 @@ void RefcountStore::finished(const Batch& batch) {
   guard_.remove(MetadataKind::refcount_table, table_offset_, table_clusters_ * cluster_size_);
   for (uint64_t i = 0; i < table_clusters_; ++i) drop((table_offset_.value() >> cluster_bits_) + i);
   table_offset_ = batch.new_table_offset;
-  table_clusters_ = batch.new_table.size() * entry_bytes / cluster_size_;
+  table_clusters_ = batch.new_table.size() * table_entry_bytes / cluster_size_;
   if (offset_of(new_table_->first) == table_offset_) new_table_.reset();
 }
 

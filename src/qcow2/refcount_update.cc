@@ -17,12 +17,12 @@ bool any_reference(const ReferenceCounts& counts, uint64_t first, uint64_t end) 
 }
 
 // The bytes that count for cluster `index` of a block: one for counts of less than a byte.
-struct Bytes {
+struct BytesOfCount {
   uint64_t first;
   uint64_t end;
 };
 
-Bytes bytes_of(uint64_t index, uint32_t order) {
+BytesOfCount bytes_of(uint64_t index, uint32_t order) {
   const uint64_t first = (index << order) / 8;
   return {first, std::max(first + 1, ((index + 1) << order) / 8)};
 }
@@ -45,13 +45,13 @@ uint64_t update_refcounts(Storage& image, const Header& header, const Survey& su
     if (found == nullptr && (change == RefcountChange::lower || !any_reference(counts, first, end))) continue;
     std::vector<std::byte> block = found != nullptr ? *found : std::vector<std::byte>(header.cluster_size());
 
-    Bytes touched{block.size(), 0};
+    BytesOfCount touched{block.size(), 0};
     for (uint64_t cluster = first; cluster < end; ++cluster) {
       const uint64_t old = refcount_at(block, cluster - first, order);
       const uint64_t references = survey.tally.references(cluster);
       if (change == RefcountChange::raise ? references <= old : references >= old) continue;
       set_refcount_at(block, cluster - first, order, references);
-      const Bytes bytes = bytes_of(cluster - first, order);
+      const BytesOfCount bytes = bytes_of(cluster - first, order);
       touched = {std::min(touched.first, bytes.first), std::max(touched.end, bytes.end)};
       ++changed;
     }

@@ -10,8 +10,6 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t table_offset_mask = ~uint64_t{0x1FF};
-
 // How many of the first `entries` reference counts in `block` are not zero.
 uint64_t count_used(std::span<const std::byte> block, uint64_t entries, uint64_t refcount_bits) {
   uint64_t used = 0;
@@ -35,7 +33,8 @@ std::vector<HostOffset> read_refcount_table(const Storage& storage, const Header
   read_exactly(storage, header.refcount_table_offset, bytes, "the refcount table");
   std::vector<HostOffset> table;
   table.reserve(bytes.size() / 8);
-  for (size_t i = 0; i < bytes.size(); i += 8) table.emplace_back(load_be<uint64_t>(bytes, i) & table_offset_mask);
+  for (size_t i = 0; i < bytes.size(); i += 8)
+    table.emplace_back(load_be<uint64_t>(bytes, i) & refcount_table_offset_mask);
   return table;
 }
 

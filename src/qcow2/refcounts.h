@@ -10,6 +10,8 @@
 
 namespace drydock::qcow2 {
 
+inline constexpr uint64_t refcount_table_offset_mask = ~uint64_t{0x1FF};  // clause "Host cluster management"
+
 // Whether clusters are allocated that the host's filesystem holds no bytes for: the mark of preallocation=metadata,
 // where data clusters may be holes in the file. Counts as QEMU does, so that maps say the same.
 bool is_metadata_preallocated(const Storage& storage, const Header& header);

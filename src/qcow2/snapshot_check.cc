@@ -13,14 +13,13 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint32_t max_extra_bytes = 1024;          // QEMU's limit; 24 are defined
 constexpr uint32_t min_version_3_extra_bytes = 16;  // VM state size and disk size
 constexpr size_t written_extra_bytes = 24;          // with the instruction count, QEMU's own field
 
 // Reads a snapshot table from front to back.
-class TableReader {
+class SnapshotTableReader {
  public:
-  TableReader(const Storage& storage, const Header& header, bool repairing, CheckReport& report)
+  SnapshotTableReader(const Storage& storage, const Header& header, bool repairing, CheckReport& report)
       : storage_(storage), header_(header), repairing_(repairing), report_(report) {
     table_.offset = header.snapshots_offset;
   }
@@ -76,7 +75,7 @@ class TableReader {
   // Entries that lie behind the end of the file: all of them read as zeros, and none has an L1 table.
   void pass_over(uint32_t first, uint32_t count) {
     if (repairing_) return drop(count, " (the file ends before)", "");
-    table_.bytes += uint64_t{SnapshotRecord::fixed_bytes} * count;
+    table_.bytes += uint64_t{snapshot_fixed_bytes} * count;
     if (header_.version < 3) return;
     found(FindingKind::snapshot_entry, first,
           count == 1 ? fmt::format("ERROR snapshot table entry {} is incomplete", first)
@@ -105,7 +104,7 @@ class TableReader {
     SnapshotRecord record;
     read_next(record.fixed);
     const auto extra_bytes = load_be<uint32_t>(record.fixed, 36);
-    if (extra_bytes > max_extra_bytes) {
+    if (extra_bytes > max_snapshot_extra_bytes) {
       if (!repairing_) {
         give_up(EFBIG, fmt::format("failed to read the snapshot table: Too much extra metadata in snapshot table entry "
                                    "{}; a repair of all drops it",
@@ -113,9 +112,9 @@ class TableReader {
       }
       found(FindingKind::snapshot_entry, index,
             fmt::format("Discarding too much extra metadata in snapshot table entry {} ({} > {})", index, extra_bytes,
-                        max_extra_bytes));
+                        max_snapshot_extra_bytes));
     }
-    record.extra.resize(std::min(extra_bytes, max_extra_bytes));
+    record.extra.resize(std::min(extra_bytes, max_snapshot_extra_bytes));
     read_next(record.extra);
     table_.bytes += extra_bytes - record.extra.size();
     record.id = read_text(load_be<uint16_t>(record.fixed, 12));
@@ -166,7 +165,7 @@ uint32_t SnapshotRecord::l1_entries() const { return load_be<uint32_t>(fixed, 8)
 
 SnapshotTable read_snapshot_table_for_check(const Storage& storage, const Header& header, bool repairing,
                                             CheckReport& report) {
-  return TableReader(storage, header, repairing, report).read();
+  return SnapshotTableReader(storage, header, repairing, report).read();
 }
 
 std::vector<std::byte> encode_snapshot_table(const SnapshotTable& table, const Header& header) {

@@ -11,14 +11,13 @@
 
 #include "src/qcow2/check_report.h"
 #include "src/qcow2/header.h"
+#include "src/qcow2/snapshot_table.h"
 
 namespace drydock::qcow2 {
 
 // An entry as it lies in the file.
 struct SnapshotRecord {
-  static constexpr size_t fixed_bytes = 40;
-
-  std::array<std::byte, fixed_bytes> fixed{};
+  std::array<std::byte, snapshot_fixed_bytes> fixed{};
   std::vector<std::byte> extra;  // at most 1024 bytes are kept
   std::string id;
   std::string name;

@@ -12,9 +12,7 @@ namespace drydock::qcow2 {
 
 namespace {
 
-constexpr uint64_t fixed_bytes = 40;
 constexpr size_t known_extra_bytes = 24;
-constexpr uint32_t max_extra_bytes = 1024;  // QEMU's limit; 24 are defined
 
 std::string read_text(const Storage& storage, HostOffset offset, size_t length) {
   std::string text(length, '\0');
@@ -24,17 +22,17 @@ std::string read_text(const Storage& storage, HostOffset offset, size_t length) 
 
 // Decodes the entry at `offset` and moves `offset` behind it.
 Snapshot read_entry(const Storage& storage, const Header& header, HostOffset& offset) {
-  std::array<std::byte, fixed_bytes> fixed{};
+  std::array<std::byte, snapshot_fixed_bytes> fixed{};
   read_exactly(storage, offset, fixed, "the snapshot table");
   const auto id_length = load_be<uint16_t>(fixed, 12);
   const auto name_length = load_be<uint16_t>(fixed, 14);
   const auto extra_length = load_be<uint32_t>(fixed, 36);
-  if (extra_length > max_extra_bytes) {
+  if (extra_length > max_snapshot_extra_bytes) {
     throw Error(ErrorKind::invalid,
                 fmt::format("{}: Too much extra metadata in the snapshot table entry at {:#x}: {} bytes",
                             printable(storage.name()), offset.value(), extra_length));
   }
-  const std::string extra = read_text(storage, offset + fixed_bytes, extra_length);
+  const std::string extra = read_text(storage, offset + snapshot_fixed_bytes, extra_length);
   const auto extra_bytes = std::as_bytes(std::span(extra));
 
   Snapshot snapshot;
@@ -50,9 +48,9 @@ Snapshot read_entry(const Storage& storage, const Header& header, HostOffset& of
     snapshot.info.instruction_count = load_be<uint64_t>(extra_bytes, 16);
   }
   if (extra_length > known_extra_bytes) snapshot.unknown_extra = extra.substr(known_extra_bytes);
-  snapshot.info.id = read_text(storage, offset + fixed_bytes + extra_length, id_length);
-  snapshot.info.name = read_text(storage, offset + fixed_bytes + extra_length + id_length, name_length);
-  snapshot.stored_bytes = round_up(fixed_bytes + extra_length + id_length + name_length, 8);
+  snapshot.info.id = read_text(storage, offset + snapshot_fixed_bytes + extra_length, id_length);
+  snapshot.info.name = read_text(storage, offset + snapshot_fixed_bytes + extra_length + id_length, name_length);
+  snapshot.stored_bytes = round_up(snapshot_fixed_bytes + extra_length + id_length + name_length, 8);
   offset += snapshot.stored_bytes;
   return snapshot;
 }
@@ -78,7 +76,7 @@ void append_entry(const Snapshot& snapshot, std::vector<std::byte>& table) {
   const SnapshotInfo& info = snapshot.info;
   const size_t start = table.size();
   const size_t extra_bytes = known_extra_bytes + snapshot.unknown_extra.size();
-  const size_t text_start = start + fixed_bytes + extra_bytes;
+  const size_t text_start = start + snapshot_fixed_bytes + extra_bytes;
   table.resize(round_up(text_start + info.id.size() + info.name.size(), 8));
   const std::span<std::byte> entry = std::span(table).subspan(start);
   store_be<uint64_t>(entry, 0, snapshot.l1_offset.value());
@@ -97,7 +95,7 @@ void append_entry(const Snapshot& snapshot, std::vector<std::byte>& table) {
   auto put = [&](const std::string& text, size_t offset) {
     std::ranges::copy(std::as_bytes(std::span(text)), table.begin() + static_cast<std::ptrdiff_t>(offset));
   };
-  put(snapshot.unknown_extra, start + fixed_bytes + known_extra_bytes);
+  put(snapshot.unknown_extra, start + snapshot_fixed_bytes + known_extra_bytes);
   put(info.id, text_start);
   put(info.name, text_start + info.id.size());
 }

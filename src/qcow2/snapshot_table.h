@@ -11,6 +11,9 @@
 
 namespace drydock::qcow2 {
 
+inline constexpr size_t snapshot_fixed_bytes = 40;          // of an entry, before its extra data
+inline constexpr uint32_t max_snapshot_extra_bytes = 1024;  // QEMU's limit; 24 are defined
+
 struct Snapshot {
   HostOffset l1_offset;
   uint32_t l1_entries = 0;

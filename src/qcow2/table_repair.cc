@@ -8,12 +8,11 @@
 #include "src/byteorder.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/raw_l2_entry.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
 namespace {
-
-constexpr uint64_t sector_bytes = 512;
 
 // Changes to 64-bit fields, gathered to one write for each sector.
 class SectorChanges {
@@ -25,7 +24,7 @@ class SectorChanges {
   void apply() {
     for (auto field = fields_.begin(); field != fields_.end();) {
       const uint64_t start = field->first;
-      const uint64_t sector_end = round_down(start, sector_bytes) + sector_bytes;
+      const uint64_t sector_end = round_down(start, sector_size) + sector_size;
       std::vector<std::byte> bytes(sector_end - start);
       read_or_zero(image_, HostOffset(start), bytes);
       uint64_t end = 0;

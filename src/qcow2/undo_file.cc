@@ -12,6 +12,7 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/file_storage.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
@@ -51,13 +52,13 @@ void UndoFile::append(const undo::Frame& frame) {
 
 void UndoFile::save(HostOffset offset, std::span<const std::byte> data) {
   // What lies behind the old end goes by truncation.
-  const uint64_t limit = round_up(image_size_, undo::sector_bytes);
+  const uint64_t limit = round_up(image_size_, sector_size);
   if (offset.value() >= limit) return;
   data = data.first(std::min<uint64_t>(data.size(), limit - offset.value()));
   while (!data.empty()) {
-    const uint64_t step = std::min<uint64_t>(data.size(), undo::max_frame_bytes - offset.value() % undo::sector_bytes);
-    const HostOffset start(round_down(offset.value(), undo::sector_bytes));
-    const HostOffset end(round_up(offset.value() + step, undo::sector_bytes));
+    const uint64_t step = std::min<uint64_t>(data.size(), undo::max_frame_bytes - offset.value() % sector_size);
+    const HostOffset start(round_down(offset.value(), sector_size));
+    const HostOffset end(round_up(offset.value() + step, sector_size));
     std::vector<std::byte> old_bytes(end - start);
     read_or_zero(image_, start, old_bytes);
     std::vector<std::byte> new_bytes = old_bytes;
@@ -71,23 +72,23 @@ void UndoFile::save(HostOffset offset, std::span<const std::byte> data) {
 // One frame for each run of sectors that all were saved before, or all were not.
 void UndoFile::save_sectors(HostOffset offset, std::span<const std::byte> old_bytes,
                             std::span<const std::byte> new_bytes) {
-  const uint64_t first = offset.value() / undo::sector_bytes;
-  const uint64_t sectors = old_bytes.size() / undo::sector_bytes;
+  const uint64_t first = offset.value() / sector_size;
+  const uint64_t sectors = old_bytes.size() / sector_size;
   for (uint64_t i = 0; i < sectors;) {
     const bool saved = saved_.contains(first + i);
     uint64_t end = i + 1;
     while (end < sectors && saved_.contains(first + end) == saved) ++end;
-    const uint64_t start_byte = i * undo::sector_bytes;
+    const uint64_t start_byte = i * sector_size;
     undo::Frame frame{.kind = saved ? undo::FrameKind::rewritten : undo::FrameKind::saved,
                       .offset = offset + start_byte,
-                      .length = (end - i) * undo::sector_bytes,
+                      .length = (end - i) * sector_size,
                       .payload = {}};
     if (!saved) {
       const auto part = old_bytes.subspan(start_byte, frame.length);
       frame.payload.assign(part.begin(), part.end());
     }
     for (; i < end; ++i) {
-      const auto sector = new_bytes.subspan(i * undo::sector_bytes, undo::sector_bytes);
+      const auto sector = new_bytes.subspan(i * sector_size, sector_size);
       frame.payload.resize(frame.payload.size() + undo::checksum_bytes);
       store_be<uint32_t>(frame.payload, frame.payload.size() - undo::checksum_bytes, undo::checksum(sector));
       saved_.insert(first + i);
@@ -132,8 +133,8 @@ StorageExtent UndoingStorage::extent_at(HostOffset offset, uint64_t limit) const
 // A sector waits for one write at a time: what is saved of the next begins with what this one leaves.
 void UndoingStorage::write(HostOffset offset, std::span<const std::byte> data) {
   if (data.empty()) return;
-  const uint64_t first = offset.value() / undo::sector_bytes;
-  const uint64_t last = (offset.value() + data.size() - 1) / undo::sector_bytes;
+  const uint64_t first = offset.value() / sector_size;
+  const uint64_t last = (offset.value() + data.size() - 1) / sector_size;
   bool conflict = waiting_bytes_ + data.size() > max_waiting_bytes;
   for (uint64_t sector = first; sector <= last && !conflict; ++sector) conflict = waiting_sectors_.contains(sector);
   if (conflict) drain();

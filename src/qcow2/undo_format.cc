@@ -7,6 +7,7 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/disk_refcounts.h"
+#include "src/units.h"
 
 namespace drydock::qcow2::undo {
 
@@ -51,9 +52,9 @@ std::vector<std::byte> encode_frame(const Frame& frame) {
 uint64_t payload_bytes(FrameKind kind, uint64_t length) {
   switch (kind) {
     case FrameKind::saved:
-      return length + length / sector_bytes * checksum_bytes;
+      return length + length / sector_size * checksum_bytes;
     case FrameKind::rewritten:
-      return length / sector_bytes * checksum_bytes;
+      return length / sector_size * checksum_bytes;
     case FrameKind::finished:
       return checksum_bytes;
     case FrameKind::restoring:
@@ -65,7 +66,7 @@ uint64_t payload_bytes(FrameKind kind, uint64_t length) {
 
 uint32_t allocation_checksum(const Storage& image) {
   const Header header = read_header_for_check(image);
-  std::vector<std::byte> start(sector_bytes);
+  std::vector<std::byte> start(sector_size);
   read_or_zero(image, HostOffset(0), start);
   uint32_t sum = checksum(start);
   const DiskRefcounts refcounts(image, header);

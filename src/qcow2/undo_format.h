@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "src/storage.h"
+#include "src/units.h"
 
 namespace drydock::qcow2::undo {
 
@@ -32,7 +33,6 @@ inline constexpr uint32_t version = 1;
 inline constexpr uint64_t file_header_bytes = 32;     // magic, version, 4 unused, size of the image, 4 unused, checksum
 inline constexpr uint32_t frame_magic = 0x4652'414D;  // "FRAM"
 inline constexpr uint64_t frame_header_bytes = 32;    // magic, kind, offset, length, payload checksum, checksum
-inline constexpr uint64_t sector_bytes = 512;
 inline constexpr uint64_t max_frame_bytes = 16 << 20;  // of a range in one frame
 inline constexpr uint64_t checksum_bytes = 4;
 
@@ -41,7 +41,7 @@ enum class FrameKind : uint32_t { saved = 1, rewritten = 2, finished = 3, restor
 struct Frame {
   FrameKind kind = FrameKind::saved;
   HostOffset offset;    // of the range in the image; of `finished`: unused
-  uint64_t length = 0;  // bytes of the range, a multiple of sector_bytes; of `finished`: the image's size
+  uint64_t length = 0;  // bytes of the range, a multiple of sector_size; of `finished`: the image's size
   std::vector<std::byte> payload;
 };
 

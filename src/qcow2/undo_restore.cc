@@ -9,6 +9,7 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/undo_format.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
@@ -16,7 +17,6 @@ namespace {
 
 using undo::Frame;
 using undo::FrameKind;
-using undo::sector_bytes;
 
 class Restorer {
  public:
@@ -58,8 +58,8 @@ class Restorer {
                 .length = load_be<uint64_t>(header, 16),
                 .payload = {}};
     const bool range = frame.kind == FrameKind::saved || frame.kind == FrameKind::rewritten;
-    if (range && (frame.length > 2 * undo::max_frame_bytes || frame.length % sector_bytes != 0 ||
-                  frame.offset.value() % sector_bytes != 0 || !checked_add(frame.offset.value(), frame.length))) {
+    if (range && (frame.length > 2 * undo::max_frame_bytes || frame.length % sector_size != 0 ||
+                  frame.offset.value() % sector_size != 0 || !checked_add(frame.offset.value(), frame.length))) {
       return std::nullopt;
     }
     frame.payload.resize(undo::payload_bytes(frame.kind, frame.length));
@@ -119,12 +119,12 @@ class Restorer {
   }
 
   void take_range(const Frame& frame) {
-    const uint64_t count = frame.length / sector_bytes;
+    const uint64_t count = frame.length / sector_size;
     const uint64_t old_bytes = frame.kind == FrameKind::saved ? frame.length : 0;
     for (uint64_t i = 0; i < count; ++i) {
-      Sector& sector = sectors_[frame.offset.value() / sector_bytes + i];
+      Sector& sector = sectors_[frame.offset.value() / sector_size + i];
       if (frame.kind == FrameKind::saved) {
-        sector.old_bytes = HostOffset(end_ + undo::frame_header_bytes + i * sector_bytes);
+        sector.old_bytes = HostOffset(end_ + undo::frame_header_bytes + i * sector_size);
       }
       sector.checksums.push_back(load_be<uint32_t>(frame.payload, old_bytes + i * undo::checksum_bytes));
     }
@@ -137,11 +137,11 @@ class Restorer {
     const uint64_t size = image_.size();
     if (size < old_size_) changed(fmt::format("it has {} bytes, and had {} before", size, old_size_));
     for (const auto& [number, sector] : sectors_) {
-      std::array<std::byte, sector_bytes> now{};
-      read_or_zero(image_, HostOffset(number * sector_bytes), now);
+      std::array<std::byte, sector_size> now{};
+      read_or_zero(image_, HostOffset(number * sector_size), now);
       if (now != old_bytes(sector) &&
           std::ranges::find(sector.checksums, undo::checksum(now)) == sector.checksums.end()) {
-        changed(fmt::format("the sector at {:#x} has been changed since", number * sector_bytes));
+        changed(fmt::format("the sector at {:#x} has been changed since", number * sector_size));
       }
     }
     // A restoration that was interrupted has mixed old and new.
@@ -150,8 +150,8 @@ class Restorer {
     if (undo::allocation_checksum(image_) != finished_checksum_) changed("it has been written to since");
   }
 
-  std::array<std::byte, sector_bytes> old_bytes(const Sector& sector) const {
-    std::array<std::byte, sector_bytes> bytes{};
+  std::array<std::byte, sector_size> old_bytes(const Sector& sector) const {
+    std::array<std::byte, sector_size> bytes{};
     if (sector.old_bytes == HostOffset(0)) refuse("the undo file is damaged: it lacks a sector");
     read_exactly(file_, sector.old_bytes, bytes, "a saved sector");
     return bytes;
@@ -161,8 +161,8 @@ class Restorer {
     uint64_t bytes = 0;
     for (const auto& [number, sector] : sectors_) {
       const auto old = old_bytes(sector);
-      const uint64_t start = number * sector_bytes;
-      const uint64_t length = std::min(sector_bytes, old_size_ - std::min(old_size_, start));
+      const uint64_t start = number * sector_size;
+      const uint64_t length = std::min(sector_size, old_size_ - std::min(old_size_, start));
       image_.write(HostOffset(start), std::span(old).first(length));
       bytes += length;
     }

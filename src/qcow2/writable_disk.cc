@@ -5,14 +5,11 @@
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/l1_table.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
-namespace {
-
-constexpr uint64_t sector_size = 512;
-
-}  // namespace
+namespace {}  // namespace
 
 WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata,
                            std::shared_ptr<IoGate> gate, uint64_t size, std::vector<Snapshot> snapshots,

@@ -13,14 +13,13 @@
 #include "tests/interop/fuse_fixture.h"
 #include "tests/interop/served.h"
 #include "tests/support/process.h"
+#include "tests/support/support.h"
 
 namespace drydock {
 namespace {
 
 using test::Outcome;
 using testing::HasSubstr;
-
-constexpr uint64_t mib = 1 << 20;
 
 class Fuse : public test::FuseMount {
  protected:
@@ -62,7 +61,7 @@ class Fuse : public test::FuseMount {
 };
 
 TEST_F(Fuse, a_raw_disk_reads_the_same_with_size_mode_and_time_of_the_image) {
-  const std::string image = sparse_image("disk.img", 8 * mib + 512, {0, 3 * mib, 8 * mib - 65536});
+  const std::string image = sparse_image("disk.img", 8 * test::mib + 512, {0, 3 * test::mib, 8 * test::mib - 65536});
   test::run_ok({"touch", "-d", "2001-02-03 04:05:06", image});
   mount(image);
   test::run_ok({"cmp", image, at("disk.raw")});
@@ -75,7 +74,7 @@ TEST_F(Fuse, a_raw_disk_reads_the_same_with_size_mode_and_time_of_the_image) {
 }
 
 TEST_F(Fuse, holes_are_where_the_map_says) {
-  const std::string image = sparse_image("disk.img", 16 * mib, {mib, 4 * mib, 4 * mib + 65536});
+  const std::string image = sparse_image("disk.img", 16 * test::mib, {test::mib, 4 * test::mib, 4 * test::mib + 65536});
   mount(image);
   const std::string layout = layout_of(at("disk.raw"));
   EXPECT_EQ(layout, layout_of_map(image));
@@ -87,7 +86,7 @@ TEST_F(Fuse, holes_are_where_the_map_says) {
 }
 
 TEST_F(Fuse, qcow2_disks_of_every_kind_and_their_snapshots_read_as_qemu_img_converts_them) {
-  const std::string raw = sparse_image("disk.img", 8 * mib, {0, mib, 2 * mib, 7 * mib});
+  const std::string raw = sparse_image("disk.img", 8 * test::mib, {0, test::mib, 2 * test::mib, 7 * test::mib});
   const std::vector<std::vector<std::string>> kinds{
       {}, {"-c"}, {"-c", "-o", "compression_type=zstd"}, {"-o", "cluster_size=512"}, {"-o", "extended_l2=on"}};
   for (const auto& options : kinds) {
@@ -107,7 +106,7 @@ TEST_F(Fuse, qcow2_disks_of_every_kind_and_their_snapshots_read_as_qemu_img_conv
 }
 
 TEST_F(Fuse, partitions_are_files_that_mount_without_offsets) {
-  const std::string image = sparse_image("disk.img", 48 * mib, {});
+  const std::string image = sparse_image("disk.img", 48 * test::mib, {});
   test::run_ok({"sgdisk", "-n", "1:2048:+16M", "-n", "2:0:0", image});
   test::run_ok({"truncate", "-s", "16M", dir_.file("fs")});
   test::write_file(dir_.file("greeting"), std::string("ahoy\n"));
@@ -143,7 +142,7 @@ TEST_F(Fuse, partitions_are_files_that_mount_without_offsets) {
 }
 
 TEST_F(Fuse, safety_1_a_read_only_export_leaves_no_trace_in_the_image) {
-  const std::string image = sparse_image("disk.img", 4 * mib, {0, 2 * mib});
+  const std::string image = sparse_image("disk.img", 4 * test::mib, {0, 2 * test::mib});
   test::run_ok({"touch", "-d", "2001-02-03 04:05:06", image});
   const auto bytes = test::read_file(image);
   test::run_ok({"touch", "-a", "-d", "2001-02-03 04:05:06", image});
@@ -157,7 +156,7 @@ TEST_F(Fuse, safety_1_a_read_only_export_leaves_no_trace_in_the_image) {
 }
 
 TEST_F(Fuse, a_read_only_export_refuses_every_change) {
-  mount(sparse_image("disk.img", 4 * mib, {0}));
+  mount(sparse_image("disk.img", 4 * test::mib, {0}));
   EXPECT_EQ(::open(at("disk.raw").c_str(), O_RDWR), -1);
   EXPECT_EQ(errno, EROFS);
   EXPECT_EQ(::truncate(at("disk.raw").c_str(), 1), -1);
@@ -168,7 +167,7 @@ TEST_F(Fuse, a_read_only_export_refuses_every_change) {
 
 TEST_F(Fuse, many_readers_at_once_get_the_same_bytes) {
   const std::string image = dir_.file("disk.img");
-  test::write_file(image, test::random_bytes(5, 32 * mib));
+  test::write_file(image, test::random_bytes(5, 32 * test::mib));
   mount(image);
   std::vector<std::thread> readers;
   std::vector<int> results(8, -1);
@@ -180,7 +179,7 @@ TEST_F(Fuse, many_readers_at_once_get_the_same_bytes) {
 }
 
 TEST_F(Fuse, bad_images_and_bad_folders_give_one_line_and_no_mount) {
-  const std::string image = sparse_image("disk.img", mib, {0});
+  const std::string image = sparse_image("disk.img", test::mib, {0});
   expect_nothing_mounted(drydock_run({"export", "-f", "qcow2", image, point_}), "not in qcow2 format");
   expect_nothing_mounted(drydock_run({"export", dir_.path().string(), point_}), "it is a directory");
   expect_nothing_mounted(drydock_run({"export", dir_.file("gone"), point_}), "No such file");
@@ -200,7 +199,7 @@ TEST_F(Fuse, bad_images_and_bad_folders_give_one_line_and_no_mount) {
 }
 
 TEST_F(Fuse, a_second_export_on_the_same_folder_is_refused) {
-  const std::string image = sparse_image("disk.img", mib, {0});
+  const std::string image = sparse_image("disk.img", test::mib, {0});
   mount(image);
   const Outcome second = drydock_run({"export", image, point_});
   EXPECT_EQ(second.status, 1);
@@ -210,7 +209,7 @@ TEST_F(Fuse, a_second_export_on_the_same_folder_is_refused) {
 }
 
 TEST_F(Fuse, the_background_keeps_no_descriptor_of_its_caller) {
-  const std::string image = sparse_image("disk.img", mib, {0});
+  const std::string image = sparse_image("disk.img", test::mib, {0});
   const std::string lock = dir_.file("lock");
   test::run_ok({"sh", "-c",
                 "exec 9>" + lock + "; flock 9; exec " + test::drydock_program() + " export " + image + " " + point_});
@@ -218,7 +217,7 @@ TEST_F(Fuse, the_background_keeps_no_descriptor_of_its_caller) {
 }
 
 TEST_F(Fuse, an_export_of_an_nbd_server_is_a_file_like_any_other) {
-  const std::string image = sparse_image("guest.raw", 8 * mib, {0, 3 * mib});
+  const std::string image = sparse_image("guest.raw", 8 * test::mib, {0, 3 * test::mib});
   Served served({"-f", "raw", "--socket", dir_.file("socket"), image});
   mount(served.uris().front(), {"-f", "raw"});
   EXPECT_EQ(test::read_file(at("disk.raw")), test::read_file(image));

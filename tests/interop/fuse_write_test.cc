@@ -13,14 +13,13 @@
 #include "src/unique_fd.h"
 #include "tests/interop/fuse_fixture.h"
 #include "tests/support/process.h"
+#include "tests/support/support.h"
 
 namespace drydock {
 namespace {
 
 using test::Outcome;
 using testing::HasSubstr;
-
-constexpr uint64_t mib = 1 << 20;
 
 class FuseWrite : public test::FuseMount {
  protected:
@@ -31,33 +30,33 @@ class FuseWrite : public test::FuseMount {
 using FuseEnd = FuseWrite;
 
 TEST_F(FuseWrite, safety_7_what_was_written_is_in_the_image_after_unmount) {
-  const std::string image = sparse_image("disk.img", 4 * mib, {0});
-  test::write_file(dir_.file("new"), test::random_bytes(9, mib + 1234));
+  const std::string image = sparse_image("disk.img", 4 * test::mib, {0});
+  test::write_file(dir_.file("new"), test::random_bytes(9, test::mib + 1234));
   mount(image, {"--rw", "-f", "raw"});
   test::run_ok({"dd", "if=" + dir_.file("new"), "of=" + at("disk.raw"), "bs=100k", "oflag=seek_bytes", "seek=777",
                 "conv=notrunc,fsync", "status=none"});
-  test::run_ok({"cmp", dir_.file("new"), at("disk.raw"), "0", "777", "-n", std::to_string(mib + 1234)});
+  test::run_ok({"cmp", dir_.file("new"), at("disk.raw"), "0", "777", "-n", std::to_string(test::mib + 1234)});
   unmount();
   EXPECT_EQ(servers(), "");
-  test::run_ok({"cmp", dir_.file("new"), image, "0", "777", "-n", std::to_string(mib + 1234)});
-  EXPECT_EQ(std::filesystem::file_size(image), 4 * mib);
+  test::run_ok({"cmp", dir_.file("new"), image, "0", "777", "-n", std::to_string(test::mib + 1234)});
+  EXPECT_EQ(std::filesystem::file_size(image), 4 * test::mib);
 }
 
 TEST_F(FuseWrite, safety_7_what_was_written_to_qcow2_is_in_the_image_after_unmount) {
   const std::string image = dir_.file("disk.qcow2");
   test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "4M"});
-  test::write_file(dir_.file("new"), test::random_bytes(9, mib + 1234));
+  test::write_file(dir_.file("new"), test::random_bytes(9, test::mib + 1234));
   mount(image, {"--rw"});
   test::run_ok({"dd", "if=" + dir_.file("new"), "of=" + at("disk.raw"), "bs=100k", "oflag=seek_bytes", "seek=777",
                 "conv=notrunc", "status=none"});
   unmount();
   test::run_ok({"qemu-img", "check", "-q", image});
   test::run_ok({"qemu-img", "convert", "-O", "raw", image, dir_.file("raw")});
-  test::run_ok({"cmp", dir_.file("new"), dir_.file("raw"), "0", "777", "-n", std::to_string(mib + 1234)});
+  test::run_ok({"cmp", dir_.file("new"), dir_.file("raw"), "0", "777", "-n", std::to_string(test::mib + 1234)});
 }
 
 TEST_F(FuseWrite, with_snapshot_the_image_stays_as_it_is) {
-  const std::string image = sparse_image("disk.img", 4 * mib, {0});
+  const std::string image = sparse_image("disk.img", 4 * test::mib, {0});
   const std::vector<std::byte> before = test::read_file(image);
   mount(image, {"--snapshot", "-f", "raw"});
   {
@@ -72,7 +71,7 @@ TEST_F(FuseWrite, with_snapshot_the_image_stays_as_it_is) {
 }
 
 TEST_F(FuseWrite, a_write_through_one_file_is_seen_through_the_others) {
-  const std::string image = sparse_image("disk.img", 8 * mib, {});
+  const std::string image = sparse_image("disk.img", 8 * test::mib, {});
   test::run_ok({"sgdisk", "-n", "1:2048:+2M", image});
   mount(image, {"--rw", "-f", "raw"});
   const UniqueFd disk(::open(at("disk.raw").c_str(), O_RDWR));
@@ -80,27 +79,27 @@ TEST_F(FuseWrite, a_write_through_one_file_is_seen_through_the_others) {
   for (const char letter : {'a', 'b'}) {
     char seen = 0;
     ASSERT_EQ(::pwrite(partition.get(), &letter, 1, 4096), 1);
-    ASSERT_EQ(::pread(disk.get(), &seen, 1, mib + 4096), 1);
+    ASSERT_EQ(::pread(disk.get(), &seen, 1, test::mib + 4096), 1);
     EXPECT_EQ(seen, letter);
-    ASSERT_EQ(::pwrite(disk.get(), &letter, 1, mib + 5000), 1);
+    ASSERT_EQ(::pwrite(disk.get(), &letter, 1, test::mib + 5000), 1);
     ASSERT_EQ(::pread(partition.get(), &seen, 1, 5000), 1);
     EXPECT_EQ(seen, letter);
   }
 }
 
 TEST_F(FuseWrite, the_size_stays_and_holes_can_be_made) {
-  const std::string image = sparse_image("disk.img", 4 * mib, {0, mib});
+  const std::string image = sparse_image("disk.img", 4 * test::mib, {0, test::mib});
   mount(image, {"--rw", "-f", "raw"});
   EXPECT_EQ(::truncate(at("disk.raw").c_str(), 1), -1);
   EXPECT_EQ(errno, EINVAL);
-  EXPECT_EQ(::truncate(at("disk.raw").c_str(), 4 * mib), 0);
+  EXPECT_EQ(::truncate(at("disk.raw").c_str(), 4 * test::mib), 0);
   EXPECT_EQ(::open(at("disk.raw").c_str(), O_WRONLY | O_TRUNC), -1);
   EXPECT_EQ(errno, EINVAL);
   const UniqueFd file(::open(at("disk.raw").c_str(), O_RDWR));
-  EXPECT_EQ(::pwrite(file.get(), "x", 1, 4 * mib), -1);
+  EXPECT_EQ(::pwrite(file.get(), "x", 1, 4 * test::mib), -1);
   EXPECT_EQ(errno, EFBIG);
-  EXPECT_EQ(::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, mib, 65536), 0);
-  EXPECT_EQ(::fallocate(file.get(), FALLOC_FL_ZERO_RANGE, 4 * mib, mib), -1);
+  EXPECT_EQ(::fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, test::mib, 65536), 0);
+  EXPECT_EQ(::fallocate(file.get(), FALLOC_FL_ZERO_RANGE, 4 * test::mib, test::mib), -1);
   EXPECT_EQ(errno, EFBIG);
   EXPECT_EQ(::lseek(file.get(), 65536, SEEK_DATA), -1);
   EXPECT_EQ(errno, ENXIO);
@@ -113,9 +112,9 @@ TEST_F(FuseWrite, safety_5_a_full_disk_is_reported_and_later_writes_work) {
   test::run_ok({"mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", small});
   const std::string image = small + "/disk.img";
   test::run_ok({"truncate", "-s", "8M", image});
-  test::write_file(small + "/ballast", test::random_bytes(1, mib));
+  test::write_file(small + "/ballast", test::random_bytes(1, test::mib));
   mount(image, {"--rw", "-f", "raw"});
-  const auto bytes = test::random_bytes(2, mib + mib / 2);
+  const auto bytes = test::random_bytes(2, test::mib + test::mib / 2);
   {
     const UniqueFd file(::open(at("disk.raw").c_str(), O_RDWR));
     size_t done = 0;
@@ -140,7 +139,7 @@ TEST_F(FuseWrite, safety_5_a_full_disk_is_reported_and_later_writes_work) {
 }
 
 TEST_F(FuseEnd, signals_end_the_foreground_and_leave_no_mount) {
-  const std::string image = sparse_image("disk.img", mib, {0});
+  const std::string image = sparse_image("disk.img", test::mib, {0});
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
     test::Process server({test::drydock_program(), "export", "--foreground", image, point_});
     ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(at("disk.raw")); }));
@@ -152,7 +151,7 @@ TEST_F(FuseEnd, signals_end_the_foreground_and_leave_no_mount) {
 }
 
 TEST_F(FuseEnd, a_signal_ends_it_also_while_a_file_is_open) {
-  const std::string image = sparse_image("disk.img", mib, {0});
+  const std::string image = sparse_image("disk.img", test::mib, {0});
   test::Process server({test::drydock_program(), "export", "--foreground", image, point_});
   ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(at("disk.raw")); }));
   const UniqueFd file(::open(at("disk.raw").c_str(), O_RDONLY));
@@ -165,14 +164,14 @@ TEST_F(FuseEnd, a_signal_ends_it_also_while_a_file_is_open) {
 }
 
 TEST_F(FuseEnd, unmounting_by_other_means_ends_the_server) {
-  mount(sparse_image("disk.img", mib, {0}));
+  mount(sparse_image("disk.img", test::mib, {0}));
   EXPECT_NE(servers(), "");
   test::run_ok({"umount", point_});
   EXPECT_TRUE(test::wait_until([&] { return servers().empty(); }));
 }
 
 TEST_F(FuseEnd, safety_7_unmount_returns_when_the_server_has_gone) {
-  const std::string image = sparse_image("disk.img", 64 * mib, {});
+  const std::string image = sparse_image("disk.img", 64 * test::mib, {});
   for (int round = 0; round < 5; ++round) {
     mount(image, {"--rw", "-f", "raw"});
     test::run_ok({"dd", "if=/dev/urandom", "of=" + at("disk.raw"), "bs=1M", "count=32", "conv=notrunc", "status=none"});
@@ -183,7 +182,7 @@ TEST_F(FuseEnd, safety_7_unmount_returns_when_the_server_has_gone) {
 }
 
 TEST_F(FuseEnd, a_busy_mount_stays_and_its_users_are_named) {
-  mount(sparse_image("disk.img", mib, {0}));
+  mount(sparse_image("disk.img", test::mib, {0}));
   const UniqueFd file(::open(at("disk.raw").c_str(), O_RDONLY));
   const Outcome busy = drydock_run({"unmount", point_});
   EXPECT_EQ(busy.status, 1);
@@ -205,7 +204,7 @@ TEST_F(FuseEnd, unmount_refuses_what_is_not_drydocks) {
 }
 
 TEST_F(FuseEnd, a_server_that_was_killed_is_told_of) {
-  mount(sparse_image("disk.img", mib, {0}));
+  mount(sparse_image("disk.img", test::mib, {0}));
   test::run_ok({"pkill", "-KILL", "-f", "drydock export .*" + point_});
   ASSERT_TRUE(test::wait_until([&] { return servers().empty(); }));
   const Outcome outcome = drydock_run({"unmount", point_});
@@ -219,7 +218,7 @@ class FuseUser : public FuseWrite {
  protected:
   void SetUp() override {
     FuseWrite::SetUp();
-    image_ = sparse_image("disk.img", 2 * mib, {0, mib});
+    image_ = sparse_image("disk.img", 2 * test::mib, {0, test::mib});
     struct stat status {};
     EXPECT_EQ(::stat("/dev/fuse", &status), 0);
     device_mode_ = status.st_mode & 07777;

@@ -14,7 +14,7 @@ namespace {
 
 using testing::HasSubstr;
 
-uint32_t number(WireError error) { return static_cast<uint32_t>(error); }
+uint32_t wire_number(WireError error) { return static_cast<uint32_t>(error); }
 
 class nbd_transmission : public testing::Test {
  protected:
@@ -52,7 +52,7 @@ TEST_F(nbd_transmission, df_without_structured_replies_is_refused) {
   RawClient client(server);
   EXPECT_EQ(client.go("disk", false) & transmission_send_df, 0);
   client.send_request(CommandType::read, 0, 512, command_flag_df, 5);
-  EXPECT_EQ(client.receive_simple(), std::pair(number(WireError::invalid), uint64_t{5}));
+  EXPECT_EQ(client.receive_simple(), std::pair(wire_number(WireError::invalid), uint64_t{5}));
 }
 
 TEST_F(nbd_transmission, simple_replies_carry_the_same_bytes) {
@@ -95,10 +95,10 @@ TEST_F(nbd_transmission, a_read_only_export_answers_eperm_and_stays_in_step) {
     RawClient client(server);
     EXPECT_NE(client.go(name) & transmission_read_only, 0);
     const auto answer = client.request(CommandType::write, 0, 100'000, 0, Bytes(100'000, std::byte{1}));
-    EXPECT_EQ(answer[0].error(), number(WireError::perm));
+    EXPECT_EQ(answer[0].error(), wire_number(WireError::perm));
     EXPECT_EQ(answer[0].message(), "the export is read-only");
-    EXPECT_EQ(client.request(CommandType::trim, 0, 512)[0].error(), number(WireError::perm));
-    EXPECT_EQ(client.request(CommandType::write_zeroes, 0, 512)[0].error(), number(WireError::perm));
+    EXPECT_EQ(client.request(CommandType::trim, 0, 512)[0].error(), wire_number(WireError::perm));
+    EXPECT_EQ(client.request(CommandType::write_zeroes, 0, 512)[0].error(), wire_number(WireError::perm));
     EXPECT_TRUE(client.request(CommandType::flush, 0, 0)[0].is(ChunkType::none));
   }
 }
@@ -108,11 +108,13 @@ TEST_F(nbd_transmission, ranges_past_the_end_are_refused_without_overflow) {
   client.go("scratch");
   for (const uint64_t offset : {test_disk_part, test_disk_part - 1, uint64_t{1} << 63, UINT64_MAX}) {
     const auto read = client.request(CommandType::read, offset, 512);
-    EXPECT_EQ(read[0].error(), number(WireError::invalid));
+    EXPECT_EQ(read[0].error(), wire_number(WireError::invalid));
     EXPECT_THAT(read[0].message(), HasSubstr("past the end of the export"));
-    EXPECT_EQ(client.request(CommandType::write, offset, 512, 0, Bytes(512))[0].error(), number(WireError::no_space));
-    EXPECT_EQ(client.request(CommandType::write_zeroes, offset, UINT32_MAX)[0].error(), number(WireError::no_space));
-    EXPECT_EQ(client.request(CommandType::block_status, offset, 512)[0].error(), number(WireError::invalid));
+    EXPECT_EQ(client.request(CommandType::write, offset, 512, 0, Bytes(512))[0].error(),
+              wire_number(WireError::no_space));
+    EXPECT_EQ(client.request(CommandType::write_zeroes, offset, UINT32_MAX)[0].error(),
+              wire_number(WireError::no_space));
+    EXPECT_EQ(client.request(CommandType::block_status, offset, 512)[0].error(), wire_number(WireError::invalid));
   }
 }
 
@@ -124,7 +126,7 @@ TEST_F(nbd_transmission, requests_of_no_bytes_succeed_without_content) {
     ASSERT_EQ(chunks.size(), 1U);
     EXPECT_TRUE(chunks[0].is(ChunkType::none));
   }
-  EXPECT_EQ(client.request(CommandType::block_status, 0, 0)[0].error(), number(WireError::invalid));
+  EXPECT_EQ(client.request(CommandType::block_status, 0, 0)[0].error(), wire_number(WireError::invalid));
 }
 
 TEST_F(nbd_transmission, unknown_commands_and_flags_are_refused) {
@@ -132,12 +134,13 @@ TEST_F(nbd_transmission, unknown_commands_and_flags_are_refused) {
   client.go();
   for (const int type : {8, 9, 255, 0xFFFF}) {
     const auto answer = client.request(static_cast<CommandType>(type), 0, 0);
-    EXPECT_EQ(answer[0].error(), number(WireError::invalid));
+    EXPECT_EQ(answer[0].error(), wire_number(WireError::invalid));
     EXPECT_THAT(answer[0].message(), HasSubstr(fmt::format("unknown command {}", type)));
   }
-  EXPECT_EQ(client.request(CommandType::read, 0, 512, 0x8000)[0].error(), number(WireError::invalid));
-  EXPECT_EQ(client.request(CommandType::read, 0, 512, command_flag_req_one)[0].error(), number(WireError::invalid));
-  EXPECT_EQ(client.request(CommandType::flush, 512, 0)[0].error(), number(WireError::invalid));
+  EXPECT_EQ(client.request(CommandType::read, 0, 512, 0x8000)[0].error(), wire_number(WireError::invalid));
+  EXPECT_EQ(client.request(CommandType::read, 0, 512, command_flag_req_one)[0].error(),
+            wire_number(WireError::invalid));
+  EXPECT_EQ(client.request(CommandType::flush, 512, 0)[0].error(), wire_number(WireError::invalid));
   EXPECT_EQ(client.read(0, 512, command_flag_fua), expected(0, 512));
 }
 
@@ -147,7 +150,7 @@ TEST_F(nbd_transmission, cache_is_a_hint_that_succeeds_within_the_disk) {
   EXPECT_TRUE(client.request(CommandType::cache, 0, 3 * test_disk_part)[0].is(ChunkType::none));
   EXPECT_TRUE(client.request(CommandType::cache, 7, 0)[0].is(ChunkType::none));
   EXPECT_EQ(client.request(CommandType::cache, test_disk_part, 3 * test_disk_part)[0].error(),
-            number(WireError::invalid));
+            wire_number(WireError::invalid));
   RawClient memory(server);
   memory.go("scratch");
   EXPECT_TRUE(memory.request(CommandType::cache, 0, test_disk_part)[0].is(ChunkType::none));
@@ -159,7 +162,7 @@ TEST_F(nbd_transmission, fast_zeroes_are_refused_where_they_would_be_writes) {
   const Bytes data = test::random_bytes(5, 4096);
   client.request(CommandType::write, 0, data.size(), 0, data);
   const auto refused = client.request(CommandType::write_zeroes, 0, 4096, command_flag_fast_zero);
-  EXPECT_EQ(refused[0].error(), number(WireError::not_supported));
+  EXPECT_EQ(refused[0].error(), wire_number(WireError::not_supported));
   EXPECT_EQ(client.read(0, 4096), data);
   EXPECT_TRUE(client.request(CommandType::write_zeroes, 0, 4096)[0].is(ChunkType::none));
   EXPECT_EQ(client.read(0, 4096), Bytes(4096));
@@ -201,7 +204,7 @@ TEST_F(nbd_transmission, safety_15_oversized_requests_allocate_nothing) {
   RawClient client(server);
   client.go();
   const auto read = client.request(CommandType::read, 0, max_payload + 1);
-  EXPECT_EQ(read[0].error(), number(WireError::invalid));
+  EXPECT_EQ(read[0].error(), wire_number(WireError::invalid));
   RawClient writer(server);
   writer.go("scratch");
   writer.send_request(CommandType::write, 0, 0xFFFFFFFF);

@@ -10,20 +10,14 @@
 namespace drydock {
 namespace {
 
+using test::numbers_of;
+using test::read_table;
 using test::TableBytes;
 using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-PartitionTable read(const TableBytes& bytes) { return read_partition_table(*bytes.disk()); }
-
-std::vector<unsigned> numbers(const PartitionTable& table) {
-  std::vector<unsigned> result;
-  for (const Partition& partition : table.partitions) result.push_back(partition.number);
-  return result;
-}
 
 TableBytes with_gpt(uint32_t sector_size = 512) {
   TableBytes bytes(1000, sector_size);
@@ -38,12 +32,12 @@ constexpr uint64_t count_field = 80;
 constexpr uint64_t entry_size_field = 84;
 
 TEST(gpt, entries_keep_their_numbers_names_and_guids) {
-  const PartitionTable table = read(with_gpt());
+  const PartitionTable table = read_table(with_gpt());
   EXPECT_EQ(table.scheme, PartitionScheme::gpt);
   EXPECT_EQ(table.sector_size, 512U);
   EXPECT_EQ(table.disk_id, "01234567-0000-0000-0000-000000000000");
   EXPECT_THAT(table.warnings, IsEmpty());
-  ASSERT_THAT(numbers(table), ElementsAre(1, 4, 128));
+  ASSERT_THAT(numbers_of(table), ElementsAre(1, 4, 128));
   EXPECT_EQ(table.partitions[0].range.start, GuestOffset(100 * 512));
   EXPECT_EQ(table.partitions[0].range.length, 100U * 512);
   EXPECT_EQ(table.partitions[0].name, "root");
@@ -55,10 +49,10 @@ TEST(gpt, entries_keep_their_numbers_names_and_guids) {
 }
 
 TEST(gpt, sectors_of_4096_bytes_are_found) {
-  const PartitionTable table = read(with_gpt(4096));
+  const PartitionTable table = read_table(with_gpt(4096));
   EXPECT_EQ(table.sector_size, 4096U);
   EXPECT_THAT(table.warnings, IsEmpty());
-  ASSERT_THAT(numbers(table), ElementsAre(1, 4, 128));
+  ASSERT_THAT(numbers_of(table), ElementsAre(1, 4, 128));
   EXPECT_EQ(table.partitions[0].range.start, GuestOffset(100 * 4096));
   EXPECT_EQ(table.partitions[0].range.length, 100U * 4096);
 }
@@ -67,22 +61,22 @@ TEST(gpt, the_backup_serves_when_the_primary_is_broken) {
   for (const uint32_t sector_size : {512U, 4096U}) {
     TableBytes bytes = with_gpt(sector_size);
     bytes.set<uint8_t>(bytes.offset_of(1) + 40, 0x77);
-    const PartitionTable table = read(bytes);
+    const PartitionTable table = read_table(bytes);
     EXPECT_EQ(table.sector_size, sector_size);
-    EXPECT_THAT(numbers(table), ElementsAre(1, 4, 128));
+    EXPECT_THAT(numbers_of(table), ElementsAre(1, 4, 128));
     EXPECT_THAT(table.warnings, ElementsAre(AllOf(HasSubstr("the primary GPT at sector 1"), HasSubstr("checksum")),
                                             HasSubstr("the backup GPT at sector 999")));
 
     bytes.put(bytes.offset_of(1), std::string(8, '\0'));
-    EXPECT_THAT(numbers(read(bytes)), ElementsAre(1, 4, 128));
-    EXPECT_THAT(read(bytes).warnings, ElementsAre(HasSubstr("the backup GPT at sector 999")));
+    EXPECT_THAT(numbers_of(read_table(bytes)), ElementsAre(1, 4, 128));
+    EXPECT_THAT(read_table(bytes).warnings, ElementsAre(HasSubstr("the backup GPT at sector 999")));
   }
 }
 
 TEST(gpt, a_wrong_checksum_of_the_entries_is_found) {
   TableBytes bytes = with_gpt();
   bytes.set<uint8_t>(bytes.offset_of(2) + 33, 9);
-  const PartitionTable table = read(bytes);
+  const PartitionTable table = read_table(bytes);
   EXPECT_EQ(table.partitions.at(0).range.start, GuestOffset(100 * 512));
   EXPECT_THAT(table.warnings, Contains(HasSubstr("the checksum of its entries is wrong")));
 }
@@ -90,32 +84,33 @@ TEST(gpt, a_wrong_checksum_of_the_entries_is_found) {
 TEST(gpt, a_damaged_missing_or_different_backup_is_told_of) {
   TableBytes damaged = with_gpt();
   damaged.set<uint8_t>(damaged.offset_of(999) + 40, 0x77);
-  EXPECT_THAT(numbers(read(damaged)), ElementsAre(1, 4, 128));
-  EXPECT_THAT(read(damaged).warnings, ElementsAre(HasSubstr("the backup GPT at sector 999 of 512 bytes is damaged")));
+  EXPECT_THAT(numbers_of(read_table(damaged)), ElementsAre(1, 4, 128));
+  EXPECT_THAT(read_table(damaged).warnings,
+              ElementsAre(HasSubstr("the backup GPT at sector 999 of 512 bytes is damaged")));
 
   TableBytes missing = with_gpt();
   missing.put(missing.offset_of(999), std::string(512, '\0'));
-  EXPECT_THAT(read(missing).warnings, ElementsAre(HasSubstr("there is no backup GPT at sector 999")));
+  EXPECT_THAT(read_table(missing).warnings, ElementsAre(HasSubstr("there is no backup GPT at sector 999")));
 
   TableBytes different = with_gpt();
   different.set<uint8_t>(different.offset_of(999 - 32) + 32, 101).seal(999);
-  EXPECT_THAT(read(different).warnings, ElementsAre(HasSubstr("differ")));
-  EXPECT_EQ(read(different).partitions.at(0).range.start, GuestOffset(100 * 512));
+  EXPECT_THAT(read_table(different).warnings, ElementsAre(HasSubstr("differ")));
+  EXPECT_EQ(read_table(different).partitions.at(0).range.start, GuestOffset(100 * 512));
 }
 
 TEST(gpt, a_disk_that_was_grown_finds_its_backup_where_the_primary_says) {
   TableBytes bytes = with_gpt();
   bytes.truncate(2000 * 512);
-  EXPECT_THAT(read(bytes).warnings, IsEmpty());
+  EXPECT_THAT(read_table(bytes).warnings, IsEmpty());
   bytes.set<uint8_t>(bytes.offset_of(1) + 40, 0x77);
-  EXPECT_THAT(numbers(read(bytes)), ElementsAre(1, 4, 128));
+  EXPECT_THAT(numbers_of(read_table(bytes)), ElementsAre(1, 4, 128));
 }
 
 TEST(gpt, a_disk_that_was_cut_off_lists_what_it_still_holds) {
   TableBytes bytes = with_gpt();
   bytes.truncate(450 * 512);
-  const PartitionTable table = read(bytes);
-  EXPECT_THAT(numbers(table), ElementsAre(1, 4));
+  const PartitionTable table = read_table(bytes);
+  EXPECT_THAT(numbers_of(table), ElementsAre(1, 4));
   EXPECT_THAT(table.warnings, ElementsAre(HasSubstr("the backup GPT should be at sector 999, past the end"),
                                           "partition 128 (sectors 400 to 499 of 512 bytes) reaches past the end of the "
                                           "disk, which has 450 sectors: left out"));
@@ -124,7 +119,7 @@ TEST(gpt, a_disk_that_was_cut_off_lists_what_it_still_holds) {
 TEST(gpt, without_a_sound_copy_nothing_is_listed_and_the_reasons_are_told) {
   TableBytes bytes = with_gpt();
   bytes.set<uint8_t>(bytes.offset_of(1) + 40, 0x77).set<uint8_t>(bytes.offset_of(999) + 40, 0x77);
-  const PartitionTable table = read(bytes);
+  const PartitionTable table = read_table(bytes);
   EXPECT_EQ(table.scheme, PartitionScheme::gpt);
   EXPECT_THAT(table.partitions, IsEmpty());
   EXPECT_THAT(table.warnings,
@@ -158,8 +153,8 @@ TEST(gpt, safety_10_sizes_in_a_header_are_checked_before_use) {
     if (wrong.bytes == 4) bytes.set(bytes.offset_of(1) + wrong.field, static_cast<uint32_t>(wrong.value));
     if (wrong.bytes == 8) bytes.set(bytes.offset_of(1) + wrong.field, wrong.value);
     bytes.seal(1);
-    const PartitionTable table = read(bytes);
-    EXPECT_THAT(numbers(table), ElementsAre(1, 4, 128)) << wrong.message;
+    const PartitionTable table = read_table(bytes);
+    EXPECT_THAT(numbers_of(table), ElementsAre(1, 4, 128)) << wrong.message;
     EXPECT_THAT(table.warnings, Contains(HasSubstr(wrong.message)));
   }
 }
@@ -169,16 +164,16 @@ TEST(gpt, safety_10_many_large_entries_are_refused_before_they_are_read) {
   bytes.set<uint32_t>(bytes.offset_of(1) + count_field, 2048)
       .set<uint32_t>(bytes.offset_of(1) + entry_size_field, 4096);
   bytes.seal(1);
-  EXPECT_THAT(read(bytes).warnings, Contains(HasSubstr("more than the 8192 entries or 4194304 bytes")));
+  EXPECT_THAT(read_table(bytes).warnings, Contains(HasSubstr("more than the 8192 entries or 4194304 bytes")));
 }
 
 TEST(gpt, larger_entries_and_odd_counts_are_read) {
   for (const uint32_t entry_size : {256U, 4096U}) {
     TableBytes bytes(1000);
     bytes.gpt_entry(1, 300, 310).gpt_entry(5, 320, 330, u"five").write_gpt(5, entry_size);
-    const PartitionTable table = read(bytes);
+    const PartitionTable table = read_table(bytes);
     EXPECT_THAT(table.warnings, IsEmpty());
-    ASSERT_THAT(numbers(table), ElementsAre(1, 5));
+    ASSERT_THAT(numbers_of(table), ElementsAre(1, 5));
     EXPECT_EQ(table.partitions[1].name, "five");
   }
 }
@@ -186,9 +181,9 @@ TEST(gpt, larger_entries_and_odd_counts_are_read) {
 TEST(gpt, an_empty_table_is_a_gpt_too) {
   TableBytes bytes(1000);
   bytes.write_gpt();
-  EXPECT_EQ(read(bytes).scheme, PartitionScheme::gpt);
-  EXPECT_THAT(read(bytes).partitions, IsEmpty());
-  EXPECT_THAT(read(bytes).warnings, IsEmpty());
+  EXPECT_EQ(read_table(bytes).scheme, PartitionScheme::gpt);
+  EXPECT_THAT(read_table(bytes).partitions, IsEmpty());
+  EXPECT_THAT(read_table(bytes).warnings, IsEmpty());
 }
 
 TEST(gpt, entries_with_impossible_ranges_are_left_out_and_named) {
@@ -196,8 +191,8 @@ TEST(gpt, entries_with_impossible_ranges_are_left_out_and_named) {
   bytes.gpt_entry(1, 200, 199).gpt_entry(2, 100, UINT64_MAX).gpt_entry(3, UINT64_MAX, UINT64_MAX);
   bytes.gpt_entry(4, UINT64_MAX / 512 + 2, UINT64_MAX / 512 + 3).gpt_entry(5, 0, UINT64_MAX).gpt_entry(6, 100, 999);
   bytes.write_gpt();
-  const PartitionTable table = read(bytes);
-  EXPECT_THAT(numbers(table), ElementsAre(6));
+  const PartitionTable table = read_table(bytes);
+  EXPECT_THAT(numbers_of(table), ElementsAre(6));
   EXPECT_THAT(
       table.warnings,
       ElementsAre("partition 1 (sectors 200 to 199 of 512 bytes) ends before it begins: left out",
@@ -209,7 +204,7 @@ TEST(gpt, safety_10_thousands_of_findings_are_told_in_a_few_lines) {
   TableBytes overlapping(6000);
   for (unsigned i = 1; i <= 8192; ++i) overlapping.gpt_entry(i, 3000, 3100);
   overlapping.write_gpt(8192);
-  const PartitionTable table = read(overlapping);
+  const PartitionTable table = read_table(overlapping);
   EXPECT_EQ(table.partitions.size(), 8192U);
   EXPECT_LE(table.warnings.size(), 33U);
   EXPECT_THAT(table.warnings.back(), HasSubstr("more findings"));
@@ -221,7 +216,7 @@ TEST(gpt, names_are_decoded_safely) {
   const std::u16string full(36, u'x');
   bytes.gpt_entry(1, 100, 101, lone_surrogates).gpt_entry(2, 102, 103, full).gpt_entry(3, 104, 105, u"\033[31m\n");
   bytes.write_gpt();
-  const PartitionTable table = read(bytes);
+  const PartitionTable table = read_table(bytes);
   ASSERT_EQ(table.partitions.size(), 3U);
   EXPECT_EQ(table.partitions[0].name, "\uFFFDa\uFFFD\uFFFD");
   EXPECT_EQ(table.partitions[1].name, std::string(36, 'x'));
@@ -231,28 +226,28 @@ TEST(gpt, names_are_decoded_safely) {
 TEST(gpt, a_hybrid_mbr_gives_way_to_the_gpt) {
   TableBytes bytes = with_gpt();
   bytes.mbr(0, 0, 0x0C, 100, 100).mbr(0, 1, 0xEE, 1, 99);
-  EXPECT_EQ(read(bytes).scheme, PartitionScheme::gpt);
-  EXPECT_THAT(numbers(read(bytes)), ElementsAre(1, 4, 128));
+  EXPECT_EQ(read_table(bytes).scheme, PartitionScheme::gpt);
+  EXPECT_THAT(numbers_of(read_table(bytes)), ElementsAre(1, 4, 128));
 }
 
 TEST(gpt, an_mbr_without_an_entry_for_the_gpt_hides_it) {
   TableBytes bytes = with_gpt();
   bytes.mbr(0, 0, 0x83, 500, 100);
-  const PartitionTable table = read(bytes);
+  const PartitionTable table = read_table(bytes);
   EXPECT_EQ(table.scheme, PartitionScheme::mbr);
-  EXPECT_THAT(numbers(table), ElementsAre(1));
+  EXPECT_THAT(numbers_of(table), ElementsAre(1));
   EXPECT_THAT(table.warnings, ElementsAre(HasSubstr("the GPT behind it is ignored")));
 }
 
 TEST(gpt, a_wiped_protective_mbr_is_told_of_and_the_table_used) {
   TableBytes bytes = with_gpt();
   bytes.put(0, std::string(512, '\0'));
-  EXPECT_THAT(numbers(read(bytes)), ElementsAre(1, 4, 128));
-  EXPECT_THAT(read(bytes).warnings, ElementsAre(HasSubstr("protective MBR in front of the GPT is missing")));
+  EXPECT_THAT(numbers_of(read_table(bytes)), ElementsAre(1, 4, 128));
+  EXPECT_THAT(read_table(bytes).warnings, ElementsAre(HasSubstr("protective MBR in front of the GPT is missing")));
 
   bytes.put(512, std::string(33 * 512, '\0'));  // as `dd if=/dev/zero` leaves a disk
-  EXPECT_THAT(numbers(read(bytes)), ElementsAre(1, 4, 128));
-  EXPECT_THAT(read(bytes).warnings, Contains(HasSubstr("the backup GPT at sector 999 of 512 bytes is used")));
+  EXPECT_THAT(numbers_of(read_table(bytes)), ElementsAre(1, 4, 128));
+  EXPECT_THAT(read_table(bytes).warnings, Contains(HasSubstr("the backup GPT at sector 999 of 512 bytes is used")));
 }
 
 TEST(gpt, every_truncation_is_survived) {
@@ -260,7 +255,7 @@ TEST(gpt, every_truncation_is_survived) {
   for (uint64_t size = 0; size < whole.bytes().size(); size += 512) {
     TableBytes cut = whole;
     cut.truncate(size);
-    for (const Partition& partition : read(cut).partitions) EXPECT_LE(partition.range.end().value(), size);
+    for (const Partition& partition : read_table(cut).partitions) EXPECT_LE(partition.range.end().value(), size);
   }
 }
 

@@ -16,9 +16,9 @@ namespace {
 
 using testing::HasSubstr;
 
-class OpenGate : public testing::Test {
+class LocalGate : public testing::Test {
  protected:
-  OpenGate() {
+  LocalGate() {
     std::filesystem::create_directories(dir_.path() / "images/deep");
     test::write_file(image_, "image");
     test::write_file(dir_.file("images/base.raw"), "base");
@@ -37,14 +37,14 @@ class OpenGate : public testing::Test {
   const std::string image_ = dir_.file("images/overlay.qcow2");
 };
 
-TEST_F(OpenGate, opens_names_relative_to_the_image_and_absolute_ones_beside_it) {
+TEST_F(LocalGate, opens_names_relative_to_the_image_and_absolute_ones_beside_it) {
   EXPECT_EQ(open("base.raw"), "base");
   EXPECT_EQ(open("deep/base.raw"), "deep");
   EXPECT_EQ(open(dir_.file("images/base.raw")), "base");
   EXPECT_EQ(open("deep/../base.raw"), "base");
 }
 
-TEST_F(OpenGate, safety_9_a_name_outside_the_images_tree_is_refused_unless_allowed) {
+TEST_F(LocalGate, safety_9_a_name_outside_the_images_tree_is_refused_unless_allowed) {
   for (const std::string& name :
        {std::string("../outside.raw"), dir_.file("outside.raw"), std::string("/etc/passwd")}) {
     const Error error = test::error_of([&] { open(name); });
@@ -56,14 +56,14 @@ TEST_F(OpenGate, safety_9_a_name_outside_the_images_tree_is_refused_unless_allow
   EXPECT_EQ(open(dir_.file("outside.raw"), {"/"}), "outside");
 }
 
-TEST_F(OpenGate, safety_9_a_symlink_out_of_the_tree_is_refused) {
+TEST_F(LocalGate, safety_9_a_symlink_out_of_the_tree_is_refused) {
   std::filesystem::create_symlink("../outside.raw", dir_.path() / "images/link.raw");
   std::filesystem::create_symlink("base.raw", dir_.path() / "images/inner.raw");
   EXPECT_EQ(test::error_of([&] { open("link.raw"); }).kind(), ErrorKind::refused);
   EXPECT_EQ(open("inner.raw"), "base");
 }
 
-TEST_F(OpenGate, cve_2024_4467_json_names_urls_and_drivers_are_refused) {
+TEST_F(LocalGate, cve_2024_4467_json_names_urls_and_drivers_are_refused) {
   for (const char* name :
        {"json:{\"driver\":\"file\",\"filename\":\"/etc/passwd\"}", "nbdx://localhost", "ssh://host/x", "https://host/x",
         "file:base.raw", "fat:rw:.", "host_device:/dev/sda", "rbd:pool/image"}) {
@@ -83,7 +83,7 @@ class OneServer final : public RemoteOpener {
   }
 };
 
-TEST_F(OpenGate, safety_9_servers_are_refused_unless_allowed) {
+TEST_F(LocalGate, safety_9_servers_are_refused_unless_allowed) {
   const LocalFilesGate gate({"/"}, std::make_shared<OneServer>());
   EXPECT_EQ(gate.open({"nbd://allowed/base", image_, FileRole::backing_file}, false)->name(), "nbd://allowed/base");
   for (const char* name : {"nbd://other/base", "nbds://allowed/base", "nbd+unix:///base?socket=/run/s",
@@ -95,7 +95,7 @@ TEST_F(OpenGate, safety_9_servers_are_refused_unless_allowed) {
   }
 }
 
-TEST_F(OpenGate, safety_9_an_image_on_a_server_has_no_tree_of_its_own) {
+TEST_F(LocalGate, safety_9_an_image_on_a_server_has_no_tree_of_its_own) {
   const std::string namer = "nbd+unix:///image?socket=" + dir_.file("images/socket");
   for (const std::string& name : {std::string("base.raw"), std::string("./base.raw"), dir_.file("images/base.raw")}) {
     const Error error = test::error_of([&] { LocalFilesGate().open({name, namer, FileRole::backing_file}, false); });
@@ -105,7 +105,7 @@ TEST_F(OpenGate, safety_9_an_image_on_a_server_has_no_tree_of_its_own) {
   EXPECT_EQ(gate.open({dir_.file("images/base.raw"), namer, FileRole::backing_file}, false)->size(), 4U);
 }
 
-TEST_F(OpenGate, safety_9_only_regular_files_and_block_devices_are_opened) {
+TEST_F(LocalGate, safety_9_only_regular_files_and_block_devices_are_opened) {
   EXPECT_EQ(test::error_of([&] { open("deep"); }).kind(), ErrorKind::invalid);
   ASSERT_EQ(::mkfifo(dir_.file("images/pipe").c_str(), 0600), 0);
   const Error error = test::error_of([&] { open("pipe"); });
@@ -114,7 +114,7 @@ TEST_F(OpenGate, safety_9_only_regular_files_and_block_devices_are_opened) {
   EXPECT_EQ(test::error_of([&] { open("/dev/zero", {"/"}); }).kind(), ErrorKind::invalid);
 }
 
-TEST_F(OpenGate, a_missing_file_is_named_with_the_image_that_wants_it) {
+TEST_F(LocalGate, a_missing_file_is_named_with_the_image_that_wants_it) {
   const Error error = test::error_of([&] { open("gone.raw"); });
   EXPECT_EQ(error.kind(), ErrorKind::not_found);
   EXPECT_THAT(error.what(), HasSubstr("gone.raw"));

@@ -25,23 +25,23 @@ using test::CrashStorage;
 using test::error_of;
 using testing::HasSubstr;
 
-constexpr uint64_t disk_size = 96 << 10;  // bytes
+constexpr uint64_t amended_disk_size = 96 << 10;  // bytes
 
 // An overlay with data, zeros and what shows of its backing file, and the changes that are made of it.
 class Overlay {
  public:
   explicit Overlay(CreateOptions options, bool with_snapshot = false) {
-    options.size = disk_size;
+    options.size = amended_disk_size;
     options.backing_file = "base";
     options.backing_format = "raw";
-    backing_ = std::make_shared<MemoryStorage>(test::random_bytes(7, disk_size / 2), "base", false);
+    backing_ = std::make_shared<MemoryStorage>(test::random_bytes(7, amended_disk_size / 2), "base", false);
     auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "made.qcow2");
     create(*storage, options);
     const auto image = open(storage, true);
     const auto disk = image->disk();
     disk->write(GuestOffset(3000), test::random_bytes(1, 9000));
     if (with_snapshot) image->create_snapshot("before");
-    disk->write(GuestOffset(disk_size - 9000), test::random_bytes(2, 7000));
+    disk->write(GuestOffset(amended_disk_size - 9000), test::random_bytes(2, 7000));
     if (!with_snapshot) disk->zero({GuestOffset(20 << 10), 4096}, false);
     if (!with_snapshot) disk->zero({GuestOffset(64 << 10), 8192}, false);
     contents_ = test::bytes_of(*disk);
@@ -218,9 +218,11 @@ TEST(qcow2_amend, downgrades_nothing_that_needs_version_3) {
     create(storage, options);
     return std::string(error_of([&] { downgrade(storage); }).what());
   };
-  EXPECT_THAT(refusal({.size = disk_size, .refcount_bits = 8}), HasSubstr("compat=0.10 requires refcount_bits=16"));
-  EXPECT_THAT(refusal({.size = disk_size, .compression = CompressionType::zstd}), HasSubstr("incompatible features"));
-  EXPECT_THAT(refusal({.size = disk_size, .extended_l2 = true}), HasSubstr("incompatible features"));
+  EXPECT_THAT(refusal({.size = amended_disk_size, .refcount_bits = 8}),
+              HasSubstr("compat=0.10 requires refcount_bits=16"));
+  EXPECT_THAT(refusal({.size = amended_disk_size, .compression = CompressionType::zstd}),
+              HasSubstr("incompatible features"));
+  EXPECT_THAT(refusal({.size = amended_disk_size, .extended_l2 = true}), HasSubstr("incompatible features"));
   test::Qcow2Bytes dirty;
   dirty.set64(72, incompatible::dirty);
   MemoryStorage storage(dirty.bytes(), "dirty");
@@ -228,7 +230,7 @@ TEST(qcow2_amend, downgrades_nothing_that_needs_version_3) {
 
   const Overlay overlay({.cluster_size = 4096}, true);
   const auto other_size = std::make_shared<MemoryStorage>(overlay.bytes(), "image");
-  overlay.open(other_size, true)->resize(2 * disk_size, Preallocation::off);
+  overlay.open(other_size, true)->resize(2 * amended_disk_size, Preallocation::off);
   EXPECT_THAT(error_of([&] { check_downgrade(*other_size); }).what(),
               HasSubstr("Internal snapshots prevent downgrade of image"));
   const auto with_bitmap = std::make_shared<MemoryStorage>(overlay.bytes(), "image");
@@ -306,11 +308,11 @@ TEST(qcow2_backing, clears_what_it_does_not_know_of_the_autoclear_features) {
 TEST(qcow2_empty, safety_3_emptying_an_overlay_survives_a_crash_anywhere) {
   // Its base has the same contents, as commit leaves it: at no moment does the guest see a difference.
   for (const uint64_t cluster_size : {512U, 4096U}) {
-    const auto contents = test::random_bytes(3, disk_size);
+    const auto contents = test::random_bytes(3, amended_disk_size);
     const auto base = std::make_shared<MemoryStorage>(contents, "base", false);
     const auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
     create(*storage,
-           {.size = disk_size, .cluster_size = cluster_size, .backing_file = "base", .backing_format = "raw"});
+           {.size = amended_disk_size, .cluster_size = cluster_size, .backing_file = "base", .backing_format = "raw"});
     const auto options = [&](bool writable) {
       return crash::open_options(crash::Configuration{}, nullptr, base, writable);
     };

@@ -22,15 +22,16 @@ namespace {
 
 using test::CrashStorage;
 
-constexpr uint64_t disk_size = 96 << 10;
+constexpr uint64_t crashing_disk_size = 96 << 10;
 constexpr unsigned crashes_looked_at = 7;  // one of so many
 
 class BitmapCrash : public testing::TestWithParam<std::tuple<uint64_t, uint64_t>> {  // cluster size, refcount bits
  protected:
   BitmapCrash() {
     MemoryStorage empty({});
-    create(empty,
-           {.size = disk_size, .cluster_size = std::get<0>(GetParam()), .refcount_bits = std::get<1>(GetParam())});
+    create(empty, {.size = crashing_disk_size,
+                   .cluster_size = std::get<0>(GetParam()),
+                   .refcount_bits = std::get<1>(GetParam())});
     std::vector<std::byte> bytes(empty.size());
     empty.read(HostOffset(0), bytes);
     storage_ = std::make_shared<CrashStorage>(bytes);
@@ -55,7 +56,7 @@ class BitmapCrash : public testing::TestWithParam<std::tuple<uint64_t, uint64_t>
       for (uint64_t bit = 0; bit < bits->bits(); ++bit) {
         if (bits->test(bit)) continue;
         const auto first = static_cast<std::ptrdiff_t>(bit * info.granularity);
-        const auto last = static_cast<std::ptrdiff_t>(std::min(disk_size, (bit + 1) * info.granularity));
+        const auto last = static_cast<std::ptrdiff_t>(std::min(crashing_disk_size, (bit + 1) * info.granularity));
         ASSERT_TRUE(std::equal(contents.begin() + first, contents.begin() + last, base.begin() + first))
             << info.name << " does not have the change at " << first;
       }
@@ -64,8 +65,8 @@ class BitmapCrash : public testing::TestWithParam<std::tuple<uint64_t, uint64_t>
 
   void work(std::mt19937_64& random) const {
     const auto disk = image_->disk();
-    const uint64_t start = random() % disk_size;
-    const uint64_t length = 1 + random() % std::min<uint64_t>(disk_size - start, 9000);
+    const uint64_t start = random() % crashing_disk_size;
+    const uint64_t length = 1 + random() % std::min<uint64_t>(crashing_disk_size - start, 9000);
     switch (random() % 6) {
       case 0:
         disk->zero({GuestOffset(start), length}, random() % 2 == 0);
@@ -92,7 +93,7 @@ TEST_P(BitmapCrash, safety_3_no_consistent_bitmap_misses_a_change) {
   image_->add_bitmap("coarse", 4096, true);
   image_->add_bitmap("still", 512, false);
   image_->close();
-  std::vector<std::byte> base(disk_size);
+  std::vector<std::byte> base(crashing_disk_size);
   size_t crashes = 0;
   for (int session = 0; session < 8; ++session) {
     image_ = open();

@@ -20,8 +20,6 @@ using test::CrashStorage;
 using test::error_of;
 using testing::HasSubstr;
 
-constexpr uint64_t mib = 1 << 20;
-
 // Clusters behind the image's end, one behind the other; what is freed is not used again, so that a wrong reference is
 // seen.
 class FakeAllocator final : public ClusterAllocator {
@@ -76,12 +74,12 @@ std::ostream& operator<<(std::ostream& out, const Told& told) {
 
 class Bitmaps : public testing::TestWithParam<uint64_t> {
  protected:
-  Bitmaps() : Bitmaps({.size = 128 * mib}) {}
+  Bitmaps() : Bitmaps({.size = 128 * test::mib}) {}
   explicit Bitmaps(CreateOptions options) {
     options.cluster_size = GetParam();
     MemoryStorage empty({});
     create(empty, options);
-    HeaderFields(empty).set_size(64 * mib).store();  // with an L1 table that has room to grow
+    HeaderFields(empty).set_size(64 * test::mib).store();  // with an L1 table that has room to grow
     std::vector<std::byte> bytes(empty.size());
     empty.read(HostOffset(0), bytes);
     storage_ = std::make_unique<CrashStorage>(bytes);
@@ -91,7 +89,7 @@ class Bitmaps : public testing::TestWithParam<uint64_t> {
 
   // The store of a program that opens the image now; the one before is gone without a close().
   void open() {
-    store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 64 * mib, nullptr);
+    store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 64 * test::mib, nullptr);
   }
   void record(GuestRange range) {
     store_->make_ready();
@@ -172,12 +170,12 @@ TEST_P(Bitmaps, enabled_ones_record_what_is_written_and_disabled_ones_do_not) {
   store_->add("fine", 512, true);
   store_->add("off", 65536, false);
   record({GuestOffset(65535), 2});
-  record({GuestOffset(10 * mib), 3 * mib});
+  record({GuestOffset(10 * test::mib), 3 * test::mib});
   reopen();
-  EXPECT_EQ(told(),
-            (std::vector<Told>{
-                {"on", false, true, 2 + 48}, {"fine", false, true, 2 + 3 * mib / 512}, {"off", false, false, 0}}));
-  record({GuestOffset(64 * mib - 1), 1});
+  EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 2 + 48},
+                                       {"fine", false, true, 2 + 3 * test::mib / 512},
+                                       {"off", false, false, 0}}));
+  record({GuestOffset(64 * test::mib - 1), 1});
   reopen();
   const auto bits = store_->bits("on");
   EXPECT_TRUE(bits->test(0));
@@ -195,7 +193,7 @@ TEST_P(Bitmaps, a_recording_bitmap_is_in_use_from_before_the_first_write_until_i
   record({GuestOffset(0), 512});
   EXPECT_EQ(storage_->operations(), before + 2);  // the flag, and a flush
   EXPECT_EQ(told(), (std::vector<Told>{{"on", true, true, 0}, {"off", false, false, 0}}));
-  record({GuestOffset(5 * mib), 512});
+  record({GuestOffset(5 * test::mib), 512});
   EXPECT_EQ(storage_->operations(), before + 2);
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 2}, {"off", false, false, 0}}));
@@ -207,7 +205,7 @@ TEST_P(Bitmaps, one_that_was_not_saved_is_never_used_again_and_can_be_removed) {
   record({GuestOffset(0), 512});
   open();  // as after a crash
   EXPECT_TRUE(store_->list()[0].in_use);
-  record({GuestOffset(mib), 512});
+  record({GuestOffset(test::mib), 512});
   reopen();
   EXPECT_EQ(told(), (std::vector<Told>{{"lost", true, true, 0}, {"kept", false, false, 0}}));
   for (const auto& use :
@@ -224,17 +222,17 @@ TEST_P(Bitmaps, one_that_was_not_saved_is_never_used_again_and_can_be_removed) {
 TEST_P(Bitmaps, are_cleared_enabled_disabled_and_merged) {
   store_->add("coarse", 65536, true);
   store_->add("fine", 4096, true);
-  record({GuestOffset(mib), 4096});
+  record({GuestOffset(test::mib), 4096});
   store_->disable("coarse");
   EXPECT_EQ(told(), (std::vector<Told>{{"coarse", false, false, 1}, {"fine", true, true, 0}}));
-  record({GuestOffset(2 * mib), 4096});
+  record({GuestOffset(2 * test::mib), 4096});
   store_->merge("coarse", *store_->bits("fine"));
   EXPECT_EQ(store_->bits("coarse")->count(), 2U);
   store_->clear("fine");
   store_->merge("fine", *store_->bits("coarse"));
   EXPECT_EQ(store_->bits("fine")->count(), 2U * 16);
   store_->enable("coarse");
-  record({GuestOffset(3 * mib), 1});
+  record({GuestOffset(3 * test::mib), 1});
   reopen();
   EXPECT_EQ(told(), (std::vector<Told>{{"coarse", false, true, 3}, {"fine", false, true, 33}}));
   store_->clear("coarse");
@@ -243,7 +241,7 @@ TEST_P(Bitmaps, are_cleared_enabled_disabled_and_merged) {
 
 TEST_P(Bitmaps, what_is_replaced_is_given_back) {
   store_->add("one", 512, true);
-  record({GuestOffset(0), 64 * mib});
+  record({GuestOffset(0), 64 * test::mib});
   reopen();
   allocator_->commit();
   const size_t after_once = allocator_->in_use();
@@ -258,20 +256,20 @@ TEST_P(Bitmaps, what_is_replaced_is_given_back) {
 TEST_P(Bitmaps, follow_the_disk_to_another_size) {
   store_->add("on", 65536, true);
   store_->add("off", 512, false);
-  record({GuestOffset(0), 64 * mib});
+  record({GuestOffset(0), 64 * test::mib});
   store_->merge("off", *store_->bits("on"));
-  store_->prepare_resize(100 * mib);
+  store_->prepare_resize(100 * test::mib);
   EXPECT_EQ(told(), (std::vector<Told>{{"on", true, true, 0}, {"off", true, false, 0}}));
-  HeaderFields(*storage_).set_size(100 * mib).store();
-  store_->finish_resize(100 * mib);
-  record({GuestOffset(99 * mib), mib});
+  HeaderFields(*storage_).set_size(100 * test::mib).store();
+  store_->finish_resize(100 * test::mib);
+  record({GuestOffset(99 * test::mib), test::mib});
   store_->close();
-  EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 1024 + 16}, {"off", false, false, 64 * mib / 512}}));
+  EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 1024 + 16}, {"off", false, false, 64 * test::mib / 512}}));
 
-  store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 100 * mib, nullptr);
-  store_->prepare_resize(mib + 512);
-  HeaderFields(*storage_).set_size(mib + 512).store();
-  store_->finish_resize(mib + 512);
+  store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 100 * test::mib, nullptr);
+  store_->prepare_resize(test::mib + 512);
+  HeaderFields(*storage_).set_size(test::mib + 512).store();
+  store_->finish_resize(test::mib + 512);
   EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 17}, {"off", false, false, 2049}}));
   EXPECT_THAT(error_of([&] { store_->prepare_resize(0); }).what(), HasSubstr("cannot have bitmaps"));
 }
@@ -282,8 +280,8 @@ TEST_P(Bitmaps, a_resize_that_failed_leaves_them_as_they_were) {
   record({GuestOffset(0), 1});
   reopen();
   const std::vector<Told> before = told();
-  store_->prepare_resize(100 * mib);
-  store_->finish_resize(64 * mib);
+  store_->prepare_resize(100 * test::mib);
+  store_->finish_resize(64 * test::mib);
   EXPECT_EQ(told(), before);
 }
 
@@ -291,7 +289,7 @@ TEST_P(Bitmaps, safety_3_a_crash_within_an_operation_leaves_the_old_state_or_the
   const std::string long_name(1000, 'x');  // entries over several sectors
   expect_atomic([&] { store_->add("a", 65536, true); }, {{"a", false, true, 0}});
   expect_atomic([&] { store_->add(long_name, 512, false); }, {{"a", false, true, 0}, {long_name, false, false, 0}});
-  expect_atomic([&] { record({GuestOffset(0), mib}); }, {{"a", true, true, 0}, {long_name, false, false, 0}});
+  expect_atomic([&] { record({GuestOffset(0), test::mib}); }, {{"a", true, true, 0}, {long_name, false, false, 0}});
   expect_atomic([&] { store_->close(); }, {{"a", false, true, 16}, {long_name, false, false, 0}});
   open();
   expect_atomic([&] { store_->merge(long_name, *store_->bits("a")); },
@@ -308,7 +306,7 @@ TEST_P(Bitmaps, safety_3_a_crash_within_an_operation_leaves_the_old_state_or_the
 TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
   store_->add("a", 65536, true);
   store_->add("b", 65536, true);
-  record({GuestOffset(0), mib});
+  record({GuestOffset(0), test::mib});
   reopen();
   const std::vector<std::pair<std::function<void()>, std::vector<Told>>> operations{
       {[&] { store_->add("c", 512, false); }, {{"a", false, true, 16}, {"b", false, true, 16}, {"c", false, false, 0}}},
@@ -318,7 +316,7 @@ TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
       {[&] { store_->disable("a"); }, {{"a", false, false, 0}, {"c", false, false, 2048}}},
       {[&] { store_->enable("c"); }, {{"a", false, false, 0}, {"c", false, true, 2048}}},
       {[&] {
-         record({GuestOffset(32 * mib), 512});
+         record({GuestOffset(32 * test::mib), 512});
        },
        {{"a", false, false, 0}, {"c", true, true, 0}}},
       {[&] { store_->close(); }, {{"a", false, false, 0}, {"c", false, true, 2049}}},
@@ -376,7 +374,7 @@ TEST_P(Bitmaps, without_space_nothing_changes) {
   EXPECT_EQ(error_of([&] { store_->close(); }).kind(), ErrorKind::no_space);
   EXPECT_EQ(told(), (std::vector<Told>{{"a", true, true, 0}}));
   allocator_->fail(false);
-  record({GuestOffset(mib), 512});
+  record({GuestOffset(test::mib), 512});
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"a", false, true, 2}}));
 }
@@ -396,7 +394,7 @@ TEST_P(Bitmaps, impossible_ones_are_refused) {
   expect_refused("b", 1000, "Granularity must be power of 2 and at least 512");
   EXPECT_EQ(error_of([&] { store_->remove("b"); }).kind(), ErrorKind::not_found);
   EXPECT_THAT(error_of([&] { store_->clear("b"); }).what(), HasSubstr("Dirty bitmap 'b' not found"));
-  EXPECT_THAT(error_of([&] { store_->merge("there", DirtyBitmap(mib, 16)); }).what(),
+  EXPECT_THAT(error_of([&] { store_->merge("there", DirtyBitmap(test::mib, 16)); }).what(),
               HasSubstr("Bitmaps are of different sizes"));
 }
 
@@ -435,9 +433,9 @@ TEST_P(Bitmaps, extra_data_that_may_be_ignored_is_kept) {
                     .flags = bitmap_flag::extra_data_compatible,
                     .granularity_bits = 31,
                     .extra_data = std::vector<std::byte>(5, std::byte{7})};
-  EXPECT_EQ(reason_against(entry, {GetParam(), 64 * mib}), std::nullopt);
+  EXPECT_EQ(reason_against(entry, {GetParam(), 64 * test::mib}), std::nullopt);
   entry.flags = 0;
-  EXPECT_THAT(*reason_against(entry, {GetParam(), 64 * mib}), HasSubstr("extra data"));
+  EXPECT_THAT(*reason_against(entry, {GetParam(), 64 * test::mib}), HasSubstr("extra data"));
   const auto bytes = encode_bitmap_directory({entry, entry});
   const MemoryStorage storage(bytes);
   const auto decoded = read_bitmap_entries(storage, BitmapsExtension{.count = 2, .directory_size = bytes.size()});
@@ -459,7 +457,8 @@ TEST_P(Bitmaps, those_of_another_program_that_did_not_keep_them_are_gone) {
 // With a backing file whose name stands right behind the extensions.
 class BitmapsOverBacking : public Bitmaps {
  protected:
-  BitmapsOverBacking() : Bitmaps({.size = 128 * mib, .backing_file = "the-base.qcow2", .backing_format = "qcow2"}) {}
+  BitmapsOverBacking()
+      : Bitmaps({.size = 128 * test::mib, .backing_file = "the-base.qcow2", .backing_format = "qcow2"}) {}
 };
 
 INSTANTIATE_TEST_SUITE_P(of_all_cluster_sizes, BitmapsOverBacking, testing::Values(512, 65536));

@@ -18,7 +18,7 @@
 namespace drydock::qcow2 {
 namespace {
 
-constexpr uint64_t disk_size = 1 << 20;
+constexpr uint64_t shared_disk_size = 1 << 20;
 constexpr uint64_t block = 512;
 constexpr uint64_t writers = 4;
 
@@ -28,7 +28,7 @@ std::vector<uint64_t> write_until(Disk& disk, uint64_t writer, const std::atomic
   std::mt19937_64 random(writer);
   const std::vector<std::byte> data(block, std::byte{1});
   while (!stop || written.size() < 10) {
-    const uint64_t number = random() % (disk_size / block / writers) * writers + writer;
+    const uint64_t number = random() % (shared_disk_size / block / writers) * writers + writer;
     if (random() % 8 == 0) {
       disk.zero({GuestOffset(number * block), block}, true);
     } else {
@@ -41,7 +41,7 @@ std::vector<uint64_t> write_until(Disk& disk, uint64_t writer, const std::atomic
 
 TEST(qcow2_bitmap_threads, operations_on_bitmaps_lose_no_write) {
   auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>(), "threads.qcow2");
-  create(*storage, {.size = disk_size, .cluster_size = 4096});
+  create(*storage, {.size = shared_disk_size, .cluster_size = 4096});
   const auto image = Image::open(std::static_pointer_cast<Storage>(storage), {.format = Format::qcow2});
   image->add_bitmap("all", block, true);
   std::atomic<bool> stop{false};
@@ -64,7 +64,7 @@ TEST(qcow2_bitmap_threads, operations_on_bitmaps_lose_no_write) {
 
   const Header header = read_header(*storage);
   const auto bits = read_bitmap(*storage, header, "all");
-  std::vector<bool> expected(disk_size / block);
+  std::vector<bool> expected(shared_disk_size / block);
   for (const auto& numbers : written) {
     for (const uint64_t number : numbers) expected[number] = true;
   }

@@ -17,11 +17,9 @@ using test::CrashStorage;
 using test::error_of;
 using testing::HasSubstr;
 
-constexpr uint64_t mib = 1 << 20;
-
 TEST(qcow2_bitmaps_extension, no_room_in_the_header_is_found_before_anything_is_written) {
   MemoryStorage storage({});
-  create(storage, {.size = mib, .cluster_size = 512, .backing_file = std::string(350, 'b')});
+  create(storage, {.size = test::mib, .cluster_size = 512, .backing_file = std::string(350, 'b')});
   const Error error = error_of([&] { check_room_for_bitmaps_extension(storage); });
   EXPECT_EQ(error.kind(), ErrorKind::no_space);
   EXPECT_THAT(error.what(), HasSubstr("the header has no room for bitmaps"));
@@ -29,7 +27,7 @@ TEST(qcow2_bitmaps_extension, no_room_in_the_header_is_found_before_anything_is_
 
 TEST(qcow2_bitmaps_extension, version_2_has_none) {
   MemoryStorage storage({});
-  create(storage, {.size = mib, .version = 2});
+  create(storage, {.size = test::mib, .version = 2});
   EXPECT_EQ(error_of([&] { check_room_for_bitmaps_extension(storage); }).kind(), ErrorKind::unsupported);
 }
 
@@ -37,7 +35,7 @@ TEST(qcow2_bitmaps_extension, version_2_has_none) {
 TEST(qcow2_bitmaps_extension, safety_3_every_change_is_old_or_new_or_not_trusted) {
   for (uint64_t other_bytes = 0; other_bytes < 600; other_bytes += 8) {
     MemoryStorage empty({});
-    create(empty, {.size = mib, .cluster_size = 4096});
+    create(empty, {.size = test::mib, .cluster_size = 4096});
     std::vector<std::byte> bytes(empty.size());
     empty.read(HostOffset(0), bytes);
     store_be<uint32_t>(bytes, 112, 0x12345678);  // in the place of the end marker

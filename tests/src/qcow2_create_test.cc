@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <span>
 
 #include "src/byteorder.h"
+#include "src/copy/zeros.h"
 #include "src/memory_storage.h"
 #include "src/qcow2/header_encoder.h"
 #include "src/qcow2/refcounts.h"
@@ -23,44 +25,38 @@ std::shared_ptr<MemoryStorage> empty_storage() {
   return std::make_shared<MemoryStorage>(std::vector<std::byte>(), "new.qcow2");
 }
 
-// For reading.
-std::shared_ptr<Image> reopen(const MemoryStorage& storage) {
-  std::vector<std::byte> bytes(storage.size());
-  storage.read(HostOffset(0), bytes);
-  return Image::open(std::make_shared<MemoryStorage>(bytes, "new.qcow2", false), {.format = Format::qcow2});
+std::shared_ptr<Image> open_for_reading(const std::shared_ptr<MemoryStorage>& storage) {
+  return Image::open(storage, {.format = Format::qcow2});
 }
 
-// The reference count of a cluster, read the long way round.
-uint64_t refcount_of(const Storage& storage, const Header& header, uint64_t cluster) {
+// The reference count of a cluster, out of the bytes of its entry.
+uint64_t refcount_of(const Storage& storage, const Header& header, std::span<const HostOffset> table,
+                     uint64_t cluster) {
   const uint64_t bits = header.refcount_bits();
   const uint64_t per_block = header.cluster_size() * 8 / bits;
-  const std::vector<HostOffset> table = read_refcount_table(storage, header);
   if (cluster / per_block >= table.size() || table[cluster / per_block] == HostOffset(0)) return 0;
-  std::vector<std::byte> block(header.cluster_size());
-  read_exactly(storage, table[cluster / per_block], block, "a refcount block");
   const uint64_t index = cluster % per_block;
-  if (bits < 8) {
-    return std::to_integer<uint64_t>(block[index * bits / 8]) >> (index * bits % 8) & ((uint64_t{1} << bits) - 1);
-  }
+  std::vector<std::byte> entry(std::max<uint64_t>(bits / 8, 1));
+  read_exactly(storage, table[cluster / per_block] + index * bits / 8, entry, "a reference count");
+  if (bits < 8) return std::to_integer<uint64_t>(entry[0]) >> (index * bits % 8) & ((uint64_t{1} << bits) - 1);
   uint64_t count = 0;
-  for (uint64_t byte = 0; byte < bits / 8; ++byte) {
-    count = count << 8 | std::to_integer<uint64_t>(block[index * bits / 8 + byte]);
-  }
+  for (const std::byte byte : entry) count = count << 8 | std::to_integer<uint64_t>(byte);
   return count;
 }
 
 void expect_every_cluster_counted_once(const MemoryStorage& storage, const Header& header) {
   const uint64_t clusters = divide_up(storage.size(), header.cluster_size());
   const uint64_t per_block = header.cluster_size() * 8 / header.refcount_bits();
-  const uint64_t covered = read_refcount_table(storage, header).size() * per_block;
+  const std::vector<HostOffset> table = read_refcount_table(storage, header);
+  const uint64_t covered = table.size() * per_block;
   ASSERT_GE(covered, clusters);
   const uint64_t step = std::max<uint64_t>(clusters / 500, 1);  // all of a small image, samples of a large one
   for (uint64_t cluster = 0; cluster < clusters; cluster += step) {
-    ASSERT_EQ(refcount_of(storage, header, cluster), 1U) << "cluster " << cluster << " of " << clusters;
+    ASSERT_EQ(refcount_of(storage, header, table, cluster), 1U) << "cluster " << cluster << " of " << clusters;
   }
-  ASSERT_EQ(refcount_of(storage, header, clusters - 1), 1U);
+  ASSERT_EQ(refcount_of(storage, header, table, clusters - 1), 1U);
   for (uint64_t cluster = clusters; cluster < std::min(clusters + 70, covered); ++cluster) {
-    ASSERT_EQ(refcount_of(storage, header, cluster), 0U) << "cluster " << cluster << " of " << clusters;
+    ASSERT_EQ(refcount_of(storage, header, table, cluster), 0U) << "cluster " << cluster << " of " << clusters;
   }
 }
 
@@ -81,7 +77,7 @@ TEST(qcow2_create, the_defaults_are_an_empty_disk_of_version_3) {
   EXPECT_EQ(header.incompatible_features | header.compatible_features | header.autoclear_features, 0U);
   EXPECT_EQ(storage->size(), 4U * 65536);
   expect_every_cluster_counted_once(*storage, header);
-  const auto image = reopen(*storage);
+  const auto image = open_for_reading(storage);
   EXPECT_EQ(image->virtual_size(), 1U << 30);
   const auto extents = image->disk()->map({GuestOffset(0), 1 << 30}, 10);
   ASSERT_FALSE(extents.empty());
@@ -99,12 +95,12 @@ TEST(qcow2_create, refcounts_are_right_for_all_cluster_sizes_widths_and_prealloc
         const Header header = create(
             *storage, {.size = size, .cluster_size = cluster_size, .refcount_bits = bits, .preallocation = mode});
         ASSERT_NO_FATAL_FAILURE(expect_every_cluster_counted_once(*storage, header));
-        const auto image = reopen(*storage);
+        const auto image = open_for_reading(storage);
         ASSERT_EQ(image->virtual_size(), size);
         const bool mapped = mode != Preallocation::off;
         for_each_extent(*image->disk(), whole(*image->disk()),
                         [&](const Extent& extent) { EXPECT_EQ(extent.present, mapped); });
-        ASSERT_TRUE(test::bytes_of(*image->disk()) == std::vector<std::byte>(size));
+        ASSERT_TRUE(is_zero(test::bytes_of(*image->disk())));
       }
     }
   }
@@ -113,7 +109,7 @@ TEST(qcow2_create, refcounts_are_right_for_all_cluster_sizes_widths_and_prealloc
 TEST(qcow2_create, preallocated_clusters_lie_one_behind_the_other) {
   auto storage = empty_storage();
   create(*storage, {.size = 1 << 20, .cluster_size = 512, .preallocation = Preallocation::metadata});
-  const auto image = reopen(*storage);
+  const auto image = open_for_reading(storage);
   size_t extents = 0;
   for_each_extent(*image->disk(), whole(*image->disk()), [&](const Extent& extent) {
     ++extents;
@@ -126,7 +122,7 @@ TEST(qcow2_create, the_largest_l1_table_is_made_and_the_next_size_is_refused) {
   const uint64_t largest = (max_l1_table_bytes / 8) * (512 / 8) * 512;
   auto storage = empty_storage();
   const Header header = create(*storage, {.size = largest, .cluster_size = 512, .refcount_bits = 64});
-  EXPECT_EQ(reopen(*storage)->virtual_size(), largest);
+  EXPECT_EQ(open_for_reading(storage)->virtual_size(), largest);
   expect_every_cluster_counted_once(*storage, header);
   for (const CreateOptions& options :
        {CreateOptions{.size = largest + 512, .cluster_size = 512}, CreateOptions{.size = UINT64_MAX},

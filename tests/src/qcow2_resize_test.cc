@@ -18,7 +18,7 @@ namespace {
 using testing::Each;
 using testing::HasSubstr;
 
-constexpr uint64_t disk_size = 64 << 10;  // bytes
+constexpr uint64_t old_disk_size = 64 << 10;  // bytes
 
 std::shared_ptr<MemoryStorage> new_image(const qcow2::CreateOptions& options) {
   auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
@@ -32,30 +32,31 @@ OpenOptions options_with_backing(const std::shared_ptr<Storage>& backing) {
 
 TEST(qcow2_resize, refuses_to_show_what_the_backing_file_of_a_version_2_image_holds) {
   const auto backing =
-      std::make_shared<MemoryStorage>(std::vector<std::byte>(2 * disk_size, std::byte{7}), "base", false);
-  const auto storage = new_image({.size = disk_size, .version = 2, .backing_file = "base", .backing_format = "raw"});
+      std::make_shared<MemoryStorage>(std::vector<std::byte>(2 * old_disk_size, std::byte{7}), "base", false);
+  const auto storage =
+      new_image({.size = old_disk_size, .version = 2, .backing_file = "base", .backing_format = "raw"});
   const auto image = Image::open(storage, options_with_backing(backing));
-  const Error error = test::error_of([&] { image->resize(disk_size + 512, Preallocation::off); });
+  const Error error = test::error_of([&] { image->resize(old_disk_size + 512, Preallocation::off); });
   EXPECT_EQ(error.kind(), ErrorKind::unsupported);
   EXPECT_THAT(error.what(), HasSubstr("version 2"));
-  EXPECT_EQ(image->disk()->size(), disk_size);
-  EXPECT_NO_THROW(image->resize(disk_size / 2, Preallocation::off));
+  EXPECT_EQ(image->disk()->size(), old_disk_size);
+  EXPECT_NO_THROW(image->resize(old_disk_size / 2, Preallocation::off));
 }
 
 TEST(qcow2_resize, hides_what_a_longer_backing_file_holds_where_zero_clusters_can) {
   const auto backing =
-      std::make_shared<MemoryStorage>(std::vector<std::byte>(2 * disk_size, std::byte{7}), "base", false);
+      std::make_shared<MemoryStorage>(std::vector<std::byte>(2 * old_disk_size, std::byte{7}), "base", false);
   const auto storage =
-      new_image({.size = disk_size - 512, .cluster_size = 4096, .backing_file = "base", .backing_format = "raw"});
+      new_image({.size = old_disk_size - 512, .cluster_size = 4096, .backing_file = "base", .backing_format = "raw"});
   const auto image = Image::open(storage, options_with_backing(backing));
-  image->resize(3 * disk_size, Preallocation::off);
+  image->resize(3 * old_disk_size, Preallocation::off);
   const auto bytes = test::bytes_of(*image->disk());
-  EXPECT_THAT(std::span(bytes).first(disk_size - 512), Each(std::byte{7}));
-  EXPECT_THAT(std::span(bytes).subspan(disk_size - 512), Each(std::byte{0}));
+  EXPECT_THAT(std::span(bytes).first(old_disk_size - 512), Each(std::byte{7}));
+  EXPECT_THAT(std::span(bytes).subspan(old_disk_size - 512), Each(std::byte{0}));
 }
 
 TEST(qcow2_resize, safety_5_what_an_interrupted_shrink_left_never_comes_back) {
-  const auto empty = new_image({.size = disk_size, .cluster_size = 512});
+  const auto empty = new_image({.size = old_disk_size, .cluster_size = 512});
   unsigned interrupted = 0;
   for (uint64_t at = 0;; ++at) {
     const auto bytes = std::make_shared<MemoryStorage>(crash::bytes_of(*empty), "image");
@@ -63,7 +64,7 @@ TEST(qcow2_resize, safety_5_what_an_interrupted_shrink_left_never_comes_back) {
     OpenOptions options{.format = Format::qcow2, .writable = true};
     {
       const auto image = Image::open(faulty, options);
-      image->disk()->write(GuestOffset(0), std::vector<std::byte>(disk_size, std::byte{9}));
+      image->disk()->write(GuestOffset(0), std::vector<std::byte>(old_disk_size, std::byte{9}));
       image->disk()->flush();
       faulty->arm({.at = at, .errno_value = EIO, .lasting = true});
       try {
@@ -75,7 +76,7 @@ TEST(qcow2_resize, safety_5_what_an_interrupted_shrink_left_never_comes_back) {
     }  // as after kill -9
     const auto image = Image::open(bytes, options);
     image->resize(512, Preallocation::off);
-    image->resize(disk_size, Preallocation::off);
+    image->resize(old_disk_size, Preallocation::off);
     const auto found = test::bytes_of(*image->disk());
     ASSERT_THAT(std::span(found).subspan(512), Each(std::byte{0})) << at;
     image->close();

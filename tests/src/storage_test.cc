@@ -9,18 +9,14 @@
 #include "src/memory_storage.h"
 #include "src/raw_disk.h"
 #include "src/slice_disk.h"
+#include "tests/support/qcow2_bytes.h"
 #include "tests/support/support.h"
 
 namespace drydock {
 namespace {
 
+using test::bytes_of;
 using testing::HasSubstr;
-
-std::vector<std::byte> bytes_of(const Disk& disk) {
-  std::vector<std::byte> bytes(disk.size());
-  disk.read(GuestOffset(0), bytes);
-  return bytes;
-}
 
 TEST(file_storage, safety_1_a_read_only_open_leaves_no_trace) {
   const test::TempDir dir;

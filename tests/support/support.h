@@ -16,6 +16,8 @@
 
 namespace drydock::test {
 
+inline constexpr uint64_t mib = 1 << 20;  // bytes
+
 // A folder that goes away with its owner.
 class TempDir {
  public:

@@ -94,4 +94,12 @@ std::shared_ptr<Disk> TableBytes::disk() const {
   return std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(bytes_, "table.raw", false), RawOrigin::given);
 }
 
+PartitionTable read_table(const TableBytes& bytes) { return read_partition_table(*bytes.disk()); }
+
+std::vector<unsigned> numbers_of(const PartitionTable& table) {
+  std::vector<unsigned> numbers;
+  for (const Partition& partition : table.partitions) numbers.push_back(partition.number);
+  return numbers;
+}
+
 }  // namespace drydock::test

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/disk.h"
+#include "src/partition/partition_table.h"
 
 namespace drydock::test {
 
@@ -55,5 +56,9 @@ class TableBytes {
   uint32_t sector_size_;
   std::vector<Entry> entries_;
 };
+
+// The table on the disk, and the numbers of its partitions.
+PartitionTable read_table(const TableBytes& bytes);
+std::vector<unsigned> numbers_of(const PartitionTable& table);
 
 }  // namespace drydock::test

@@ -41,6 +41,7 @@ void die_of(int signal) {
 }  // namespace
 
 InterruptionGuard::InterruptionGuard() {
+  anything_caught_ = false;
   sigemptyset(&signals_);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     // What was ignored from the start (nohup) stays so.
@@ -64,6 +65,7 @@ void InterruptionGuard::watch() {
     if (::read(signal_fd_.get(), &info, sizeof info) != sizeof info) continue;
     const int signal = static_cast<int>(info.ssi_signo);
     if (signal != SIGINT || !ignore_keyboard_) caught_ = signal;
+    anything_caught_ = caught_ != 0;
   }
   // All children at once, and after that those that live on: the unwinding has short-lived children of its own.
   constexpr int grace = 1000;  // milliseconds
@@ -90,6 +92,7 @@ InterruptionGuard::~InterruptionGuard() {
   [[maybe_unused]] const ssize_t written = ::write(stop_fd_.get(), &one, sizeof one);
   watcher_.join();
   ::pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
+  anything_caught_ = false;
   if (caught_ != 0) ::raise(caught_);
 }
 

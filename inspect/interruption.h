@@ -33,6 +33,8 @@ class InterruptionGuard {
 
   // The signal that came; 0 for none.
   int caught() const { return caught_; }
+  // Whether one came to the guard that lives, if there is one. From any thread, for those who know of no guard.
+  static bool anything_caught() { return anything_caught_; }
 
   // While an editor has the terminal, Ctrl-C is the editor's.
   void ignore_keyboard(bool ignore) { ignore_keyboard_ = ignore; }
@@ -45,6 +47,7 @@ class InterruptionGuard {
   UniqueFd signal_fd_;
   UniqueFd stop_fd_;
   std::atomic<int> caught_ = 0;
+  static inline std::atomic<bool> anything_caught_ = false;
   std::atomic<bool> ignore_keyboard_ = false;
   std::thread watcher_;
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "inspect/interruption.h"
 #include "nbd/client/nbd_storage.h"
 #include "src/error.h"
 #include "tools/remote.h"
@@ -36,7 +37,9 @@ class NbdOpener final : public RemoteOpener {
  private:
   static std::shared_ptr<Storage> connect(const std::string& name, const nbd::Address& address, bool writable) {
     try {
-      return nbd::NbdStorage::open(address, writable);
+      nbd::ClientOptions options;
+      options.patience.interrupted = InterruptionGuard::anything_caught;
+      return nbd::NbdStorage::open(address, writable, options);
     } catch (const Error& error) {
       throw error.within(printable(name));
     }

@@ -33,6 +33,8 @@ constexpr int keepalive_idle_seconds = 60;
 constexpr int keepalive_interval_seconds = 10;
 constexpr int keepalive_probes = 6;
 
+constexpr std::chrono::milliseconds interruption_interval{500};
+
 // libnbd's last error in this thread, without the name of its function.
 std::string libnbd_error() {
   const char* text = nbd_get_error();
@@ -179,10 +181,10 @@ void Connection::connect() {
   const auto deadline = Clock::now() + patience_.connect;
   while (nbd_aio_is_connecting(handle_.get()) == 1) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left <= 0) {
+    if (left <= 0 || patience_.interrupted()) {
       throw system_error(ETIMEDOUT, fmt::format("Failed to connect to '{}'", printable(place_)));
     }
-    const int result = nbd_poll(handle_.get(), static_cast<int>(left));
+    const int result = nbd_poll(handle_.get(), static_cast<int>(std::min(left, interruption_interval.count())));
     if (result == -1) throw connect_error(place_);
   }
   if (nbd_aio_is_ready(handle_.get()) != 1) throw connect_error(place_);
@@ -312,9 +314,16 @@ void Connection::issue(Batch& batch, const Start& start) {
 
 // Nothing: no end to it.
 std::optional<std::chrono::milliseconds> Connection::patience_left() const {
-  if (lengthy_ > 0) return std::nullopt;
+  const bool ending = patience_.interrupted();
+  if (lengthy_ > 0 && !ending) return std::nullopt;
   const auto silent = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - last_sign_);
-  return std::max(std::chrono::milliseconds(0), patience_.silence - silent);
+  const auto patience = ending ? std::min(patience_.silence, patience_.silence_at_end) : patience_.silence;
+  return std::max(std::chrono::milliseconds(0), patience - silent);
+}
+
+// Milliseconds.
+int Connection::poll_timeout() const {
+  return static_cast<int>(std::min(patience_left().value_or(interruption_interval), interruption_interval).count());
 }
 
 // What libnbd then reads from the socket is its end, upon which it ends all requests.
@@ -332,7 +341,7 @@ void Connection::drive(std::unique_lock<std::mutex>& lock) {
                                pollfd{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
   if ((watched_ & LIBNBD_AIO_DIRECTION_READ) != 0) polled[0].events |= POLLIN;
   if ((watched_ & LIBNBD_AIO_DIRECTION_WRITE) != 0) polled[0].events |= POLLOUT;
-  const int timeout = static_cast<int>(patience_left().value_or(std::chrono::milliseconds(-1)).count());
+  const int timeout = poll_timeout();
   lock.unlock();
   ::poll(polled.data(), polled.size(), timeout);
   lock.lock();

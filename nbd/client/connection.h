@@ -19,6 +19,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -58,6 +59,10 @@ struct Patience {
   std::chrono::milliseconds connect{30'000};  // as long as qemu-img's own patience with a host's name server
   // Without a sign of life while it owes answers, none of them to flushes, zeroes and trims: these may take any time.
   std::chrono::milliseconds silence{300'000};
+  // Whether the user wants it ended; asked every half second. Then `silence_at_end` is all that is left, whatever the
+  // server is at: enough for one that answers to take what an orderly end writes.
+  std::function<bool()> interrupted = [] { return false; };
+  std::chrono::milliseconds silence_at_end{2'000};
 };
 
 class Connection {
@@ -114,6 +119,7 @@ class Connection {
   void wake_driver() const;
   void drive(std::unique_lock<std::mutex>& lock);
   std::optional<std::chrono::milliseconds> patience_left() const;
+  int poll_timeout() const;
   void give_up();
   void count(Duration duration, int change);
   void finish(std::unique_lock<std::mutex>& lock, Batch& batch, const std::string& what);

@@ -22,18 +22,28 @@ bool is_not_offered(const Error& error) {
   return error.errno_value() == ENOTSUP || error.errno_value() == EINVAL || error.errno_value() == EOPNOTSUPP;
 }
 
+constexpr std::chrono::milliseconds longest_sleep{100};
+
+void check_interruption(const ClientOptions& options) {
+  if (options.patience.interrupted()) throw Error(ErrorKind::interrupted, "interrupted");
+}
+
 class Retries {
  public:
   explicit Retries(const ClientOptions& options) : options_(options) {}
 
   // False when it is time to give up. A server that hung up may be there all the same: the first attempt after the loss
-  // of a connection follows at once.
+  // of a connection follows at once. Throws interrupted.
   bool pause(bool had_connection) {
     const auto now = Connection::Clock::now();
     if (!start_) start_ = now;
     if (had_connection && !std::exchange(lost_before_, true)) return true;
     if (pauses_ >= options_.pauses || now - *start_ > options_.reconnect_limit) return false;
-    std::this_thread::sleep_for(options_.first_pause * (1U << pauses_));
+    const auto end = now + options_.first_pause * (1U << pauses_);
+    for (auto left = end - now; left.count() > 0; left = end - Connection::Clock::now()) {
+      check_interruption(options_);
+      std::this_thread::sleep_for(std::min<Connection::Clock::duration>(left, longest_sleep));
+    }
     ++pauses_;
     return true;
   }
@@ -72,6 +82,8 @@ void NbdStorage::note_loss(const std::shared_ptr<Connection>& connection, const 
               fmt::format("{}: {}; what was written since the last flush may be lost", printable(name_), lost.what()));
   }
   if (connection) pool_.drop(connection);
+  // It may well be for that alone that the server was not waited for.
+  check_interruption(options_);
   if (failed_) throw Error(*failed_);
 }
 

@@ -271,6 +271,21 @@ TEST_F(nbd_client_interop, errors_of_the_server_are_told) {
   EXPECT_FALSE(std::filesystem::exists(dir.file("copy.raw")));
 }
 
+TEST_F(nbd_client_interop, an_interrupted_copy_leaves_nothing_though_the_server_is_silent) {
+  std::filesystem::create_directory(dir.file("target"));
+  for (const std::string format : {"raw", "qcow2"}) {
+    nbdkit({"--filter=delay", "file", raw, "rdelay=3600"});
+    const std::string target = dir.file("target") + "/copy";
+    test::Process copy({test::drydock_program(), "convert", "-p", "-f", "raw", "-O", format, uri, target});
+    ASSERT_TRUE(copy.wait_for_output("(37.50/100%)")) << format;  // the zeros, which are not read
+    copy.signal(SIGTERM);
+    EXPECT_EQ(copy.wait(), 128 + SIGTERM) << format;
+    EXPECT_THAT(copy.errors(), HasSubstr("interrupted at 37.50%: nothing is left of the conversion")) << format;
+    EXPECT_TRUE(std::filesystem::is_empty(dir.file("target"))) << format;
+    stop();
+  }
+}
+
 TEST_F(nbd_client_interop, is_served_and_shown_again) {
   qemu_nbd({"-f", "raw"}, raw);
   test::Process again({test::drydock_program(), "serve", "-f", "raw", "--socket", dir.file("again"), uri});

@@ -417,8 +417,9 @@ class Mute {
   std::shared_ptr<NbdStorage> opened() const {
     ClientOptions options = impatient;
     options.patience.silence = 100ms;
-    return open(server_.uri(), true, options);
+    return opened(options);
   }
+  std::shared_ptr<NbdStorage> opened(const ClientOptions& options) const { return open(server_.uri(), true, options); }
 
  private:
   std::promise<void> ended_;
@@ -446,6 +447,40 @@ TEST(nbd_client, safety_16_a_server_that_says_nothing_is_given_up) {
   const Error writing = test::error_of([&] { storage->write(HostOffset(0), Bytes(512)); });
   EXPECT_EQ(writing.errno_value(), ETIMEDOUT);
   EXPECT_THAT(writing.what(), HasSubstr("what was written since the last flush may be lost"));
+}
+
+TEST(nbd_client, a_server_that_says_nothing_holds_up_no_user_who_wants_it_ended) {
+  const Mute server(100);
+  std::atomic<bool> interrupted = false;
+  ClientOptions options;
+  options.patience.silence = 1h;
+  options.patience.interrupted = [&] { return interrupted.load(); };
+  options.patience.silence_at_end = 100ms;
+  for (const bool writing : {false, true}) {
+    interrupted = false;
+    const auto storage = server.opened(options);
+    auto request = std::async(std::launch::async, [&] {
+      return test::error_of(
+          [&] { writing ? storage->write(HostOffset(0), Bytes(512)) : static_cast<void>(read(*storage, 0, 512)); });
+    });
+    EXPECT_EQ(request.wait_for(200ms), std::future_status::timeout);
+    interrupted = true;
+    EXPECT_EQ(request.get().kind(), ErrorKind::interrupted);
+  }
+}
+
+TEST(nbd_client, nobody_waits_for_a_server_to_come_back_who_wants_it_ended) {
+  std::atomic<bool> interrupted = false;
+  ClientOptions options;
+  options.first_pause = 1h;
+  options.patience.interrupted = [&] { return interrupted.load(); };
+  auto server = std::make_unique<Mute>(0);
+  const auto storage = server->opened(options);
+  server.reset();
+  auto request = std::async(std::launch::async, [&] { return test::error_of([&] { read(*storage, 0, 512); }); });
+  EXPECT_EQ(request.wait_for(200ms), std::future_status::timeout);
+  interrupted = true;
+  EXPECT_EQ(request.get().kind(), ErrorKind::interrupted);
 }
 
 TEST(nbd_client, a_flush_may_take_any_time) {

@@ -14,6 +14,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "nbd/protocol.h"
 
@@ -117,8 +118,8 @@ struct Connection::StatusAnswer {
   std::vector<StorageExtent> extents;
 };
 
-Connection::Connection(const Address& address, const Patience& patience)
-    : place_(place_of(address)), patience_(patience) {
+Connection::Connection(const Address& address, Patience patience)
+    : place_(place_of(address)), patience_(std::move(patience)) {
   create(address.export_name);
   if (address.tls) set_tls(address);
   int result = -1;
@@ -138,8 +139,8 @@ Connection::Connection(const Address& address, const Patience& patience)
   connect();
 }
 
-Connection::Connection(UniqueFd socket, const std::string& export_name, const Patience& patience)
-    : place_("a socket"), patience_(patience) {
+Connection::Connection(UniqueFd socket, const std::string& export_name, Patience patience)
+    : place_("a socket"), patience_(std::move(patience)) {
   create(export_name);
   if (nbd_aio_connect_socket(handle_.get(), socket.get()) == -1) throw connect_error(place_);
   socket.release();

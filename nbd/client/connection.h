@@ -70,9 +70,9 @@ class Connection {
   using Clock = std::chrono::steady_clock;
 
   // Connects, or throws: an Error that begins with the cause as QEMU words it.
-  Connection(const Address& address, const Patience& patience);
+  Connection(const Address& address, Patience patience);
   // Over a socket that is connected already; for tests.
-  Connection(UniqueFd socket, const std::string& export_name, const Patience& patience);
+  Connection(UniqueFd socket, const std::string& export_name, Patience patience);
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection();

@@ -3,11 +3,12 @@
 #include "nbd/client/connection_pool.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace drydock::nbd {
 
-ConnectionPool::ConnectionPool(Address address, const ClientOptions& options)
-    : address_(std::move(address)), options_(options) {
+ConnectionPool::ConnectionPool(Address address, ClientOptions options)
+    : address_(std::move(address)), options_(std::move(options)) {
   connections_.push_back(std::make_shared<Connection>(address_, options_.patience));
   info_ = connections_[0]->info();
   if (info_.multi_conn) limit_ = std::max(1U, options_.connections);

@@ -31,7 +31,7 @@ struct ClientOptions {
 class ConnectionPool {
  public:
   // Makes the first connection, or throws what that throws.
-  ConnectionPool(Address address, const ClientOptions& options);
+  ConnectionPool(Address address, ClientOptions options);
 
   // Of the first connection. The size is that of all.
   const ExportInfo& info() const { return info_; }

@@ -11,8 +11,6 @@
 
 namespace drydock {
 
-namespace {}  // namespace
-
 RawDisk::RawDisk(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(std::move(storage)), origin_(origin), size_(round_up(storage_->size(), sector_size)) {}
 

@@ -8,8 +8,6 @@
 
 namespace drydock {
 
-namespace {}  // namespace
-
 RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(storage), disk_(std::make_shared<RawDisk>(std::move(storage), origin)) {}
 

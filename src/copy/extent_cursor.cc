@@ -4,8 +4,6 @@
 
 namespace drydock {
 
-namespace {}  // namespace
-
 const Extent* ExtentCursor::peek() {
   if (next_ == fetched_.size()) {
     const GuestOffset end(disk_.size());

@@ -9,8 +9,6 @@
 
 namespace drydock {
 
-namespace {}  // namespace
-
 void SalvagingReader::read(GuestOffset offset, std::span<std::byte> buffer) try {
   disk_.read(offset, buffer);
 } catch (const Error& error) {

@@ -13,8 +13,6 @@
 
 namespace drydock::qcow2 {
 
-namespace {}  // namespace
-
 ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
     : layer_(layer),
       storage_(*layer.storage),

@@ -9,8 +9,6 @@
 
 namespace drydock::qcow2 {
 
-namespace {}  // namespace
-
 WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadata> metadata,
                            std::shared_ptr<IoGate> gate, uint64_t size, std::vector<Snapshot> snapshots,
                            bool discard_keeps_place)

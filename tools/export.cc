@@ -10,10 +10,10 @@
 #include <filesystem>
 
 #include "fuse/mount.h"
+#include "process/background.h"
 #include "src/error.h"
 #include "src/unique_fd.h"
 #include "src/views.h"
-#include "tools/background.h"
 #include "tools/commands.h"
 
 namespace drydock::cli {

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "process/standard_streams.h"
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/qemu_img.h"
@@ -57,6 +58,7 @@ int take_over(char** argv) {
 }  // namespace drydock::cli
 
 int main(int argc, char** argv) {
+  drydock::ensure_standard_streams();
   const std::vector<std::string> words(argv, argv + argc);
   if (!drydock::cli::is_here(words)) return drydock::cli::take_over(argv);
   return drydock::cli::run_main(words);

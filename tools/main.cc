@@ -2,6 +2,10 @@
 //
 // The complete program.
 
+#include "process/standard_streams.h"
 #include "tools/cli.h"
 
-int main(int argc, char** argv) { return drydock::cli::run_main({argv, argv + argc}); }
+int main(int argc, char** argv) {
+  drydock::ensure_standard_streams();
+  return drydock::cli::run_main({argv, argv + argc});
+}

@@ -8,8 +8,8 @@
 
 #include "nbd/server.h"
 #include "nbd/socket_activation.h"
+#include "process/background.h"
 #include "src/error.h"
-#include "tools/background.h"
 #include "tools/commands.h"
 #include "tools/nbd_device.h"
 #include "tools/pid_file.h"

@@ -2,7 +2,7 @@
 //
 // The child speaks once through a pipe: an empty message for "ready", or the Error that it died of.
 
-#include "tools/background.h"
+#include "process/background.h"
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -14,10 +14,11 @@
 #include <cstring>
 #include <string>
 
+#include "process/standard_streams.h"
 #include "src/error.h"
 #include "src/unique_fd.h"
 
-namespace drydock::cli {
+namespace drydock {
 
 namespace {
 
@@ -90,6 +91,7 @@ void leave_terminal() {
 }  // namespace
 
 void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
+  ensure_standard_streams();
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw system_error(errno, "pipe");
   UniqueFd read_end(ends[0]);
@@ -110,4 +112,4 @@ void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
   throw Error(report.kind, report.errno_value, said.substr(sizeof report));
 }
 
-}  // namespace drydock::cli
+}  // namespace drydock

@@ -8,7 +8,7 @@
 
 #include <functional>
 
-namespace drydock::cli {
+namespace drydock {
 
 // Tells that the service is there. False when nobody waits for it any more, so that serving should end.
 using ReadyCallback = std::function<bool()>;
@@ -19,4 +19,4 @@ using ReadyCallback = std::function<bool()>;
 // throws the Error with which `serve` failed before that.
 void run_in_background(const std::function<void(const ReadyCallback& ready)>& serve);
 
-}  // namespace drydock::cli
+}  // namespace drydock

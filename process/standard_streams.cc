@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+#include "process/standard_streams.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace drydock {
+
+namespace {
+
+// Where there is no /dev, a folder: nothing can be read from it or written to it.
+int open_nothing() {
+  const int null = ::open("/dev/null", O_RDWR);
+  return null >= 0 ? null : ::open("/", O_RDONLY | O_DIRECTORY);
+}
+
+}  // namespace
+
+void ensure_standard_streams() {
+  constexpr int no_way_to_tell = 127;
+  for (int stream = 0; stream <= 2; ++stream) {
+    if (::fcntl(stream, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest that is free, and so this one.
+    if (open_nothing() != stream) ::_exit(no_way_to_tell);
+  }
+}
+
+}  // namespace drydock

@@ -14,6 +14,7 @@
 
 #include "inspect/appliance_launch.h"
 #include "inspect/guest_files.h"
+#include "inspect/mount_plan.h"
 
 namespace drydock {
 
@@ -65,6 +66,12 @@ class ApplianceFiles final : public GuestFiles {
   void unlock(const std::string& device);
   bool try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase);
 
+  std::vector<std::string> mount_system(const OperatingSystem& system);
+  std::vector<FstabEntry> read_fstab();
+  std::vector<DeviceTags> device_tags();
+  // Throws when the guest would not see what is written to `path`, which is without symlinks.
+  void expect_visible(const std::string& path);
+
   // Runs `call` with the name of a pipe's writing end on a thread of its own, and `consume` on the reading end here.
   void pump_out(const std::string& what, const std::function<int(const char*)>& call,
                 const std::function<void(int)>& consume);
@@ -76,6 +83,7 @@ class ApplianceFiles final : public GuestFiles {
   ApplianceOptions options_;
   LaunchedAppliance appliance_;
   std::optional<OperatingSystem> mounted_system_;
+  MountPlan plan_;  // empty when mounts were given by hand
 };
 
 }  // namespace drydock

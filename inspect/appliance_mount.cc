@@ -2,6 +2,8 @@
 //
 // Operating systems, what they mount where, and the devices that must be unlocked before.
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cctype>
 #include <iterator>
@@ -61,17 +63,84 @@ std::vector<std::string> ApplianceFiles::mount_inspected() {
     throw Error(ErrorKind::invalid,
                 fmt::format("more than one operating system was found ({}): -m DEVICE chooses", roots));
   }
+  return mount_system(systems[0]);
+}
+
+std::vector<std::string> ApplianceFiles::mount_system(const OperatingSystem& system) {
+  mount({.device = system.root, .mountpoint = "/", .options = "", .type = ""});
+  std::vector<PlannedMount> inspected;
+  for (const auto& [path, device] : system.mountpoints) inspected.push_back({path, device});
+  plan_ = {.mounts = inspected, .unmounted = {}};
+  if (system.type == "linux") {
+    const std::vector<FstabEntry> fstab = read_fstab();
+    if (!fstab.empty()) plan_ = plan_mounts(fstab, system.root, inspected, [&] { return device_tags(); });
+  }
   std::vector<std::string> warnings;
-  for (const OperatingSystem::Mountpoint& mountpoint : systems[0].mountpoints) {
+  for (const UnmountedPoint& point : plan_.unmounted) {
+    if (point.reason.empty()) continue;
+    warnings.push_back(
+        fmt::format("{} is not mounted: {} {}", printable(point.mountpoint), printable(point.spec), point.reason));
+  }
+  for (const PlannedMount& planned : plan_.mounts) {
+    if (planned.mountpoint == "/") continue;
     try {
-      mount({.device = mountpoint.device, .mountpoint = mountpoint.path, .options = "", .type = ""});
+      mount({.device = planned.device, .mountpoint = planned.mountpoint, .options = "", .type = ""});
     } catch (const Error& error) {
-      if (mountpoint.path == "/") throw;
       warnings.emplace_back(fmt::format("{} (ignored)", error.what()));
+      if (planned.automatic) plan_.unmounted.push_back({planned.mountpoint, planned.device, "cannot be mounted"});
     }
   }
-  mounted_system_ = systems[0];
+  // What failed is not mounted.
+  std::erase_if(plan_.mounts, [&](const PlannedMount& planned) {
+    return std::ranges::find(plan_.unmounted, planned.mountpoint, &UnmountedPoint::mountpoint) != plan_.unmounted.end();
+  });
+  mounted_system_ = system;
   return warnings;
+}
+
+std::vector<FstabEntry> ApplianceFiles::read_fstab() {
+  constexpr const char* path = "/etc/fstab";
+  constexpr uint64_t limit = 1 << 20;  // bytes: thousands of lines
+  FileStat info;
+  try {
+    info = stat(path);
+  } catch (const Error& error) {
+    if (error.kind() == ErrorKind::not_found) return {};
+    throw;
+  }
+  if (!S_ISREG(info.mode) || info.size > limit) return {};
+  std::string text;
+  read(path, [&](std::span<const std::byte> bytes) {
+    text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  });
+  return parse_fstab(text);
+}
+
+std::vector<DeviceTags> ApplianceFiles::device_tags() {
+  // Not by filesystems(), which mounts, and may only do so while nothing is mounted.
+  std::vector<std::string> devices = handle().check_list(guestfs_list_partitions(g()));
+  for (char** more :
+       {guestfs_list_devices(g()), guestfs_lvs(g()), guestfs_list_md_devices(g()), guestfs_list_dm_devices(g())}) {
+    std::ranges::move(handle().check_list(more), std::back_inserter(devices));
+  }
+  std::vector<DeviceTags> tags;
+  for (const std::string& device : devices) {
+    char** answer = guestfs_blkid(g(), device.c_str());
+    if (answer == nullptr) continue;  // of more kinds than one, or of none
+    tags.push_back(tags_of_blkid(device, handle().check_list(answer)));
+  }
+  return tags;
+}
+
+void ApplianceFiles::expect_visible(const std::string& path) {
+  const UnmountedPoint* point = hidden_by(path, plan_);
+  if (point == nullptr) return;
+  throw Error(
+      ErrorKind::refused,
+      fmt::format("{}: lies below {}, where the guest mounts {}, which {}: it would be hidden as soon as the guest "
+                  "runs (-m chooses by hand what is mounted)",
+                  printable(path), printable(point->mountpoint), printable(point->spec),
+                  point->reason.empty() ? "is in its memory" : point->reason));
 }
 
 std::string ApplianceFiles::resolve_user_path(const std::string& path) {

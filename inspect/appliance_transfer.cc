@@ -129,6 +129,7 @@ void ApplianceFiles::replace(const std::string& path, const std::string& source,
   if (!S_ISREG(stat(target).mode)) {
     throw Error(ErrorKind::invalid, fmt::format("{}: not a regular file", printable(path)));
   }
+  expect_visible(target);
   const std::string staged =
       handle().check_string(guestfs_mktemp(g(), join_path(parent_folder(target), staging_name).c_str(), -1));
   try {
@@ -169,6 +170,7 @@ void ApplianceFiles::copy_in(const std::string& source, const std::string& folde
   if (!is_folder(folder))
     throw Error(ErrorKind::not_found, fmt::format("target '{}' is not a directory", printable(folder)));
   const std::string target_folder = real_path(folder);
+  expect_visible(join_path(target_folder, name));
   const std::string stage = handle().check_string(guestfs_mkdtemp(g(), join_path(target_folder, staging_name).c_str()));
   try {
     upload_tree(source_folder, name, stage);
@@ -208,6 +210,7 @@ void ApplianceFiles::upload_tree(const std::string& source_folder, const std::st
 
 // Moves `staged`, which is new, to `target`.
 void ApplianceFiles::merge(const std::string& staged, const std::string& target) {
+  expect_visible(target);
   const bool staged_folder = S_ISDIR(lstat(staged).mode);
   if (!exists(target)) return move_over(staged, target);
   // A guest's link to a folder (/bin -> usr/bin) stands for the folder.

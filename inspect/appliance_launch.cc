@@ -6,6 +6,7 @@
 
 #include "inspect/health.h"
 #include "inspect/kvm_proof.h"
+#include "inspect/temporary_space.h"
 
 namespace drydock {
 
@@ -21,10 +22,20 @@ nbd::Exports exports_of(const std::vector<GuestDisk>& disks, bool writable) {
   return exports;
 }
 
+void require_temporary_space() {
+  for (const TemporaryFolder& folder : {temporary_folder(), appliance_folder()}) {
+    if (!folder.trouble.empty()) {
+      throw Error(ErrorKind::no_space,
+                  fmt::format("the libguestfs appliance cannot start: {} ({})", folder.trouble, folder.advice));
+    }
+  }
+}
+
 }  // namespace
 
 LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
     : server_(exports_of(disks, options.writable), {}) {
+  require_temporary_space();
   server_.start();
   guestfs_set_verbose(handle_.get(), options.verbose || guestfs_get_verbose(handle_.get()) == 1 ? 1 : 0);
   guestfs_set_trace(handle_.get(), options.trace || guestfs_get_trace(handle_.get()) == 1 ? 1 : 0);

@@ -18,6 +18,8 @@
 #include "inspect/appliance.h"
 #include "inspect/guestfs_handle.h"
 #include "inspect/kvm_proof.h"
+#include "inspect/temporary_space.h"
+#include "src/human_size.h"
 #include "src/memory_storage.h"
 #include "src/raw_disk.h"
 #include "src/unique_fd.h"
@@ -109,6 +111,13 @@ HealthCheck libguestfs_check() {
   return {"libguestfs", CheckState::ok, fmt::format("{}.{}.{}", version->major, version->minor, version->release), ""};
 }
 
+HealthCheck temporary_folder_check(const std::string& title, const TemporaryFolder& folder) {
+  if (!folder.trouble.empty()) return {title, CheckState::failed, folder.trouble, folder.advice};
+  const std::string choice = folder.chosen_by.empty() ? "" : fmt::format(" ({})", folder.chosen_by);
+  return {title, CheckState::ok,
+          fmt::format("{}{}: {} free", folder.path.string(), choice, human_size(folder.available)), ""};
+}
+
 HealthCheck host_check() {
   utsname name{};
   ::uname(&name);
@@ -128,6 +137,8 @@ std::vector<HealthCheck> check_health(bool fresh_kvm) {
       program_check("appliance emulator", "qemu-system-x86_64", "qemu-system-x86"),
       program_check("overlay maker", "qemu-img", "qemu-utils"),
       kernel_check(),
+      temporary_folder_check("temporary files", temporary_folder()),
+      temporary_folder_check("appliance cache", appliance_folder()),
       kvm_check(fresh_kvm),
       program_check("edit -e", "perl", "perl"),
   };
@@ -148,7 +159,8 @@ HealthCheck check_appliance() {
 
 std::string appliance_advice() {
   for (const HealthCheck& check :
-       {program_check("", "supermin", "supermin"), program_check("", "qemu-system-x86_64", "qemu-system-x86"),
+       {temporary_folder_check("", temporary_folder()), temporary_folder_check("", appliance_folder()),
+        program_check("", "supermin", "supermin"), program_check("", "qemu-system-x86_64", "qemu-system-x86"),
         program_check("", "qemu-img", "qemu-utils"), kernel_check()}) {
     if (check.state == CheckState::failed) return fmt::format("{}: {}", check.detail, check.advice);
   }

@@ -3,20 +3,21 @@
 #include "inspect/kvm_proof.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 
-#include "inspect/child_process.h"
-#include "inspect/private_folder.h"
+#include "inspect/interruption.h"
 #include "src/error.h"
 #include "src/unique_fd.h"
 
@@ -58,15 +59,17 @@ constexpr std::array<unsigned char, 164> boot_code = {
 // QEMU's isa-debug-exit leaves with 2 * value + 1.
 constexpr int reported = 2 * 0x10 + 1;
 
-void write_boot_disk(const std::string& path) {
+// In memory: a full disk says nothing about KVM.
+UniqueFd make_boot_disk() {
   std::array<char, 1 << 20> disk{};
   std::memcpy(disk.data(), boot_code.data(), boot_code.size());
   disk[510] = '\x55';
   disk[511] = '\xaa';
-  std::ofstream file(path, std::ios::binary);
-  file.write(disk.data(), disk.size());
-  file.close();
-  if (!file) throw Error(ErrorKind::io, fmt::format("{}: cannot be written", path));
+  UniqueFd file(::memfd_create("drydock-kvm-proof", MFD_CLOEXEC));
+  if (!file || ::pwrite(file.get(), disk.data(), disk.size(), 0) != static_cast<ssize_t>(disk.size())) {
+    throw system_error(errno, "memory for a boot disk");
+  }
+  return file;
 }
 
 std::string last_line(std::string text) {
@@ -80,6 +83,14 @@ std::string why(const ChildResult& result) {
   }
   const std::string detail = result.err.empty() ? "" : ": " + printable(last_line(result.err));
   return fmt::format("QEMU ended with status {}{}", result.status, detail);
+}
+
+// Whether KVM itself has ended the guest: QEMU says so and stops it, or gives up in its code for KVM.
+bool ended_by_kvm(const ChildResult& result) {
+  const bool told = result.err.find("KVM internal error") != std::string::npos ||
+                    result.err.find("kvm run failed") != std::string::npos;
+  const bool gave_up = result.status == 128 + SIGABRT && result.err.find("kvm") != std::string::npos;
+  return told || gave_up;
 }
 
 // Where the answer is kept; empty where there is no place for it.
@@ -106,7 +117,7 @@ std::optional<KvmProof> recall(const fs::path& file) {
   std::string reason;
   if (!std::getline(stream, verdict) || (verdict != "works" && verdict != "fails")) return {};
   std::getline(stream, reason);
-  return KvmProof{.works = verdict == "works", .reason = printable(reason)};
+  return KvmProof{.works = verdict == "works", .reason = printable(reason), .lasts = true};
 }
 
 void remember(const fs::path& file, const KvmProof& proof) {
@@ -132,25 +143,31 @@ std::optional<std::string> device_trouble() {
 }
 
 KvmProof boot_guest(const std::string& emulator) {
-  const PrivateFolder folder;
-  const std::string disk = folder.file("boot.img");
-  write_boot_disk(disk);
+  const UniqueFd disk = make_boot_disk();
   // The processor model is the one that libguestfs asks for.
-  const ChildResult result = run_child(
-      {emulator, "-accel", "kvm", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none", "-m", "16",
-       "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive", fmt::format("file={},format=raw,if=ide", disk)},
-      {.limit = kvm_proof_limit});
-  if (result.status == reported && !result.timed_out) return {.works = true, .fresh = true};
-  return {.works = false, .reason = why(result), .fresh = true};
+  const ChildResult result =
+      run_child({emulator, "-accel", "kvm", "-cpu", "max", "-nodefaults", "-no-user-config", "-display", "none", "-m",
+                 "16", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-drive", "file=/dev/stdin,format=raw,if=ide"},
+                {.in = disk.get(), .limit = kvm_proof_limit});
+  if (InterruptionGuard::anything_caught()) throw Error(ErrorKind::interrupted, "interrupted");
+  return judge_kvm(result);
 }
 
 }  // namespace
 
+KvmProof judge_kvm(const ChildResult& result) {
+  if (result.status == reported && !result.timed_out) return {.works = true, .lasts = true, .fresh = true};
+  const bool had_its_time = result.timed_out && result.cpu_time >= kvm_proof_cpu_time;
+  return {.works = false, .reason = why(result), .lasts = had_its_time || ended_by_kvm(result), .fresh = true};
+}
+
 KvmProof prove_kvm(const std::string& emulator) {
-  if (const auto trouble = device_trouble()) return {.works = false, .reason = *trouble, .fresh = true};
+  // Kept only so that it is told once: whether the device opens is looked at each time.
+  if (const auto trouble = device_trouble()) return {.works = false, .reason = *trouble, .lasts = true, .fresh = true};
   try {
     return boot_guest(emulator);
   } catch (const Error& error) {
+    if (error.kind() == ErrorKind::interrupted) throw;
     return {.works = false, .reason = error.what(), .fresh = true};
   }
 }
@@ -162,7 +179,7 @@ KvmProof remembered_kvm_proof(const std::string& emulator) {
   if (known && trouble && known->reason == *trouble) return *known;
   if (known && !trouble && !known->reason.starts_with("/dev/kvm:")) return *known;
   KvmProof proof = prove_kvm(emulator);
-  if (!file.empty()) remember(file, proof);
+  if (!file.empty() && proof.lasts) remember(file, proof);
   return proof;
 }
 

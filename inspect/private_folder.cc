@@ -5,16 +5,19 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "inspect/temporary_space.h"
 #include "src/error.h"
 
 namespace drydock {
 
 PrivateFolder::PrivateFolder() {
-  std::error_code failure;
-  const std::filesystem::path parent = std::filesystem::temp_directory_path(failure);
-  if (failure) throw system_error(failure.value(), "temporary folder");
-  std::string pattern = (parent / "drydock-XXXXXX").string();
-  if (::mkdtemp(pattern.data()) == nullptr) throw system_error(errno, pattern);  // mkdtemp makes it 0700
+  const TemporaryFolder parent = temporary_folder();
+  std::string pattern = (parent.path / "drydock-XXXXXX").string();
+  if (::mkdtemp(pattern.data()) == nullptr) {  // mkdtemp makes it 0700
+    const int failure = errno;
+    if (parent.trouble.empty()) throw system_error(failure, printable(pattern));
+    throw Error(system_error(failure, "").kind(), failure, fmt::format("{} ({})", parent.trouble, parent.advice));
+  }
   path_ = pattern;
 }
 

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -14,11 +15,14 @@
 #include <memory>
 #include <thread>
 
+#include "inspect/appliance.h"
 #include "inspect/child_process.h"
 #include "inspect/health.h"
 #include "inspect/interruption.h"
 #include "inspect/kvm_proof.h"
 #include "inspect/private_folder.h"
+#include "src/memory_storage.h"
+#include "src/raw_disk.h"
 #include "tests/support/support.h"
 
 namespace drydock {
@@ -87,8 +91,11 @@ class KvmProofTest : public testing::Test {
  protected:
   void SetUp() override {
     ::setenv("XDG_CACHE_HOME", dir_.file("cache").c_str(), 1);
-    test::write_file(emulator_,
-                     "#!/bin/sh\necho run >>" + dir_.file("runs") + "\necho 'no such machine' >&2\nexit 7\n");
+    make_emulator("echo 'no such machine' >&2\nexit 7");
+  }
+  // An emulator that notes each run, and ends as it likes.
+  void make_emulator(const std::string& script) {
+    test::write_file(emulator_, "#!/bin/sh\necho run >>" + dir_.file("runs") + "\n" + script + "\n");
     ::chmod(emulator_.c_str(), 0755);
   }
   void TearDown() override { ::unsetenv("XDG_CACHE_HOME"); }
@@ -105,7 +112,36 @@ TEST_F(KvmProofTest, fails_with_the_reason_where_no_guest_boots) {
   EXPECT_THAT(proof.reason, HasSubstr(device_opens_ ? "QEMU ended with status 7: no such machine" : "/dev/kvm: "));
 }
 
+TEST_F(KvmProofTest, only_what_a_guest_that_ran_has_shown_is_remembered) {
+  constexpr int abort_status = 128 + SIGABRT;
+  EXPECT_TRUE(judge_kvm({.status = 33}).works);
+  EXPECT_TRUE(judge_kvm({.status = 33}).lasts);
+  const KvmProof given_up =
+      judge_kvm({.status = abort_status, .err = "qemu: kvm.c:3183: kvm_buf_set_msrs: Assertion failed.\n"});
+  EXPECT_FALSE(given_up.works);
+  EXPECT_TRUE(given_up.lasts);
+  EXPECT_TRUE(judge_kvm({.timed_out = true, .status = 137, .err = "KVM internal error. Suberror: 1\n"}).lasts);
+  EXPECT_TRUE(judge_kvm({.timed_out = true, .status = 137, .cpu_time = kvm_proof_cpu_time}).lasts);
+  // A busy host, Ctrl-C or a lack of memory, and any other complaint of QEMU's.
+  EXPECT_FALSE(judge_kvm({.timed_out = true, .status = 137, .cpu_time = kvm_proof_cpu_time / 2}).lasts);
+  EXPECT_FALSE(judge_kvm({.status = 128 + SIGINT}).lasts);
+  EXPECT_FALSE(judge_kvm({.status = 137}).lasts);
+  EXPECT_FALSE(judge_kvm({.status = 1, .err = "cannot set up guest memory 'pc.ram': Cannot allocate memory"}).lasts);
+
+  EXPECT_TRUE(remembered_kvm_proof(emulator_).fresh);
+  EXPECT_TRUE(remembered_kvm_proof(emulator_).fresh || !device_opens_);
+}
+
+TEST_F(KvmProofTest, needs_no_temporary_folder) {
+  make_emulator("[ \"$(tail -c +511 | head -c 2 | od -An -tx1)\" = ' 55 aa' ] && exit 33");
+  ::setenv("TMPDIR", "/proc/nowhere", 1);
+  const KvmProof proof = prove_kvm(emulator_);
+  ::unsetenv("TMPDIR");
+  EXPECT_EQ(proof.works, device_opens_) << proof.reason;
+}
+
 TEST_F(KvmProofTest, is_remembered_until_the_emulator_changes) {
+  make_emulator("exit 33");
   const KvmProof first = remembered_kvm_proof(emulator_);
   const KvmProof second = remembered_kvm_proof(emulator_);
   EXPECT_TRUE(first.fresh);
@@ -129,6 +165,31 @@ TEST_F(KvmProofTest, a_guest_that_never_reports_is_given_up) {
   const KvmProof proof = prove_kvm(emulator_);
   EXPECT_FALSE(proof.works);
   EXPECT_THAT(proof.reason, HasSubstr(device_opens_ ? "did not boot within 3 s" : "/dev/kvm: "));
+}
+
+class TemporaryFolderTest : public testing::Test {
+ protected:
+  void TearDown() override { before_.empty() ? ::unsetenv("TMPDIR") : ::setenv("TMPDIR", before_.c_str(), 1); }
+  const std::string before_ = std::getenv("TMPDIR") == nullptr ? "" : std::getenv("TMPDIR");
+};
+
+TEST_F(TemporaryFolderTest, a_lack_of_it_is_told_by_name_before_a_launch_and_by_doctor) {
+  const auto disk = std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "disk"),
+                                              RawOrigin::given);
+  // /proc has no room for anything.
+  for (const auto& [folder, trouble] : std::vector<std::pair<std::string, std::string>>{
+           {"/proc/nowhere", "(TMPDIR, /proc/nowhere): No such file or directory"},
+           {"/proc", "(TMPDIR, /proc)"},
+           {"/dev/null", "(TMPDIR, /dev/null)"}}) {
+    ::setenv("TMPDIR", folder.c_str(), 1);
+    EXPECT_THAT(test::error_of([&] { open_appliance({{.disk = disk}}, {}); }).what(), HasSubstr(trouble));
+    EXPECT_THAT(appliance_advice(), HasSubstr(trouble));
+    const std::vector<HealthCheck> checks = check_health(false);
+    const auto check = std::ranges::find(checks, "temporary files", &HealthCheck::name);
+    ASSERT_NE(check, checks.end());
+    EXPECT_EQ(check->state, CheckState::failed);
+    EXPECT_THAT(check->detail, HasSubstr(trouble));
+  }
 }
 
 TEST(Health, every_check_has_a_finding_and_every_trouble_an_advice) {

@@ -12,6 +12,7 @@
 
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,9 @@ struct OpenOptions {
   uint64_t metadata_cache_size = default_metadata_cache_size;
   std::shared_ptr<const OpenGate> gate;        // null: LocalFilesGate without further trees
   std::shared_ptr<const RemoteOpener> remote;  // for the user's own word; null: only local images
+  // Asked now and then by changes of the whole image (Image::resize() and its like), from the thread that makes them:
+  // true ends them with Error(interrupted). Null: nothing does.
+  std::function<bool()> interrupted;
 };
 
 // An internal snapshot as its image describes it (qcow2 specification, Snapshots).

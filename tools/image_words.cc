@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "inspect/interruption.h"
 #include "src/chain.h"
 #include "src/error.h"
 #include "src/image_lock.h"
@@ -132,6 +133,7 @@ void add_access(const Invocation& invocation, OpenOptions& options) {
   for (const std::string& object : invocation.options.values("object")) check_object(object);
   options.remote = remote_opener_for(invocation);
   options.gate = gate_for(invocation, options.remote);
+  options.interrupted = InterruptionGuard::anything_caught;
 }
 
 ImageDescription read_image_opts(const Invocation& invocation, const std::string& word, bool writable) {

@@ -50,8 +50,8 @@ Preallocation parse_preallocation(const ParsedOptions& options) {
   return *mode;
 }
 
-// As a whole or not at all, though in steps.
-void grow_step_by_step(Progress& progress, Image& image, uint64_t size, Preallocation preallocation) {
+// As a whole or not at all, though in steps. `undoing` is set while what was done is taken back.
+void grow_step_by_step(Progress& progress, Image& image, uint64_t size, Preallocation preallocation, bool& undoing) {
   const uint64_t old_size = image.virtual_size();
   try {
     for (uint64_t at = old_size; at < size;) {
@@ -61,18 +61,22 @@ void grow_step_by_step(Progress& progress, Image& image, uint64_t size, Prealloc
       at = next;
     }
   } catch (const Error&) {
+    undoing = true;
     if (image.virtual_size() != old_size) image.resize(old_size, Preallocation::off);
     throw;
   }
 }
 
-void change_size(const Invocation& invocation, Image& image, uint64_t size, Preallocation preallocation) try {
+void change_size(const Invocation& invocation, Image& image, uint64_t size, Preallocation preallocation,
+                 bool& undoing) try {
   const uint64_t old_size = image.virtual_size();
   Progress progress(invocation);
-  progress.when_interrupted("the image has its old size");
+  progress.when_interrupted(size < old_size
+                                ? "the disk has its new size; the same command again frees what is left behind it"
+                                : "the image has its old size");
   progress.begin(size > old_size ? size - old_size : 0);
   if (size > old_size && preallocation != Preallocation::off) {
-    grow_step_by_step(progress, image, size, preallocation);
+    grow_step_by_step(progress, image, size, preallocation, undoing);
   } else {
     image.resize(size, preallocation);
   }
@@ -88,6 +92,8 @@ int run_resize(Invocation& invocation) {
   const Preallocation preallocation = parse_preallocation(invocation.options);
   OpenOptions options = read_image_options(invocation);
   options.writable = true;
+  bool undoing = false;  // which no second thought of the user's stops
+  options.interrupted = [&undoing, asked = options.interrupted] { return !undoing && asked(); };
   const auto image = open_image(invocation, invocation.arguments[0], options);
   const uint64_t old_size = image->virtual_size();
   const uint64_t size = new_size(invocation.arguments[1], old_size);
@@ -104,7 +110,7 @@ int run_resize(Invocation& invocation) {
   if (size > largest_disk) {
     throw Error(ErrorKind::invalid, fmt::format("offset({}) exceeds maximum({})", size, largest_disk));
   }
-  change_size(invocation, *image, size, preallocation);
+  change_size(invocation, *image, size, preallocation, undoing);
   if (wants_json(invocation.options)) {
     const nlohmann::json result{
         {"filename", printable(image->path())}, {"old-size", old_size}, {"virtual-size", image->virtual_size()}};

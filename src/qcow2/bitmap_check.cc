@@ -7,6 +7,7 @@
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/bitmap_directory.h"
+#include "src/qcow2/l1_table.h"
 #include "src/qcow2/l1_walk.h"
 #include "src/qcow2/raw_l2_entry.h"
 
@@ -81,6 +82,12 @@ class BitmapCheck {
   }
 
   void check_table(uint32_t bitmap, HostOffset table, uint32_t entries) {
+    table_bytes_ += uint64_t{entries} * 8;
+    if (table_bytes_ / max_l1_bytes_per_file_byte > tally_.file_size()) {
+      give_up(FindingKind::limit, {.table = "bitmap-directory", .offset = table, .index = bitmap},
+              fmt::format("bitmap tables overlap so much that they have {} times the file's size",
+                          max_l1_bytes_per_file_byte));
+    }
     tally_.add(table, uint64_t{entries} * 8, owner::other_table,
                {.table = "bitmap-directory", .offset = table, .index = bitmap});
     const L1Walk walk(storage_, header_);  // an L1 table and a bitmap table are both rows of 64-bit entries
@@ -99,6 +106,7 @@ class BitmapCheck {
   const Storage& storage_;
   const Header& header_;
   ReferenceTally& tally_;
+  uint64_t table_bytes_ = 0;  // so far
 };
 
 }  // namespace

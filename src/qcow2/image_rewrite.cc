@@ -3,29 +3,48 @@
 #include "src/qcow2/image_rewrite.h"
 
 #include <algorithm>
+#include <set>
 
 #include "src/byteorder.h"
+#include "src/copy/zeros.h"
 #include "src/error.h"
 #include "src/qcow2/cluster_map.h"
 #include "src/qcow2/header_format.h"
+#include "src/qcow2/l1_table.h"
 #include "src/qcow2/refcount_block.h"
 #include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
 
+namespace {
+
+constexpr uint64_t max_block_bytes = 32 << 20;  // of refcount blocks held in memory, which count 1 TiB of clusters
+
+}  // namespace
+
 ImageRewrite::ImageRewrite(const Layer& layer, bool to_start)
     : layer_(layer),
       storage_(*layer.storage),
       per_block_(layer.header.cluster_size() * 8 / layer.header.refcount_bits()),
-      table_(read_refcount_table(storage_, layer.header)),
+      old_table_(read_refcount_table(storage_, layer.header)),
+      table_(old_table_),
+      end_cluster_(find_end()),
+      next_cluster_(to_start ? 0 : end_cluster_),
       to_start_(to_start) {
-  for (uint64_t index = table_.size(); index-- > 0 && end_cluster_ == 0;) {
-    if (block(index) == nullptr) continue;
-    for (uint64_t i = per_block_; i-- > 0 && end_cluster_ == 0;) {
-      if (count(index * per_block_ + i) != 0) end_cluster_ = index * per_block_ + i + 1;
-    }
+  check_blocks_named_once(storage_, table_);
+}
+
+// Behind the last cluster with a count.
+uint64_t ImageRewrite::find_end() {
+  for (uint64_t index = old_table_.size(); index-- > 0;) {
+    if (old_table_[index] == HostOffset(0)) continue;
+    layer_.check_interruption();
+    uint64_t cluster = (index + 1) * per_block_;
+    if (old_count(cluster - 1) == 0 && is_zero(old_block_)) continue;
+    while (old_count(cluster - 1) == 0) --cluster;
+    return cluster;
   }
-  next_cluster_ = to_start_ ? 0 : end_cluster_;
+  return 0;
 }
 
 ImageRewrite::Bytes ImageRewrite::big_endian(const std::vector<uint64_t>& numbers) {
@@ -39,20 +58,25 @@ ImageRewrite::Bytes ImageRewrite::big_endian(const std::vector<uint64_t>& number
 // Null where there is none.
 ImageRewrite::Bytes* ImageRewrite::block(uint64_t index) {
   const auto found = blocks_.find(index);
-  if (found != blocks_.end()) return &found->second;
-  if (index >= table_.size() || table_[index] == HostOffset(0)) return nullptr;
-  if (!table_[index].is_aligned(layer_.header.cluster_size())) {
+  if (found != blocks_.end()) return &found->second.bytes;
+  const auto moved = changed_.find(index);
+  const HostOffset place = moved != changed_.end() ? moved->second
+                           : index < table_.size() ? table_[index]
+                                                   : HostOffset(0);
+  if (place == HostOffset(0)) return nullptr;
+  if (!place.is_aligned(layer_.header.cluster_size())) {
     throw Error(ErrorKind::corrupt, fmt::format("{}: the refcount block at {:#x} is not aligned to a cluster",
-                                                storage_.name(), table_[index].value()));
+                                                storage_.name(), place.value()));
   }
   Bytes bytes(layer_.header.cluster_size());
-  read_exactly(storage_, table_[index], bytes, "a refcount block");
-  return &(blocks_[index] = std::move(bytes));
+  read_exactly(storage_, place, bytes, "a refcount block");
+  return &(blocks_[index] = {std::move(bytes), true}).bytes;
 }
 
 ImageRewrite::Bytes& ImageRewrite::block_to_change(uint64_t index) {
   Bytes* found = block(index);
-  if (found == nullptr) found = &(blocks_[index] = Bytes(layer_.header.cluster_size()));
+  if (found == nullptr) found = &(blocks_[index] = {Bytes(layer_.header.cluster_size()), false}).bytes;
+  blocks_.at(index).written = false;
   if (changed_.contains(index)) return *found;
   changed_[index] = HostOffset(0);
   if (index < table_.size() && table_[index] != HostOffset(0)) {
@@ -83,8 +107,37 @@ void ImageRewrite::change(uint64_t cluster, int delta) {
   }
   const uint64_t then = delta > 0 ? now + 1 : now - 1;
   set_refcount_at(bytes, cluster % per_block_, order, then);
-  if (then == 0) freed_.push_back(cluster);
-  if (then == 0 && to_start_) given_up_.insert(cluster);
+}
+
+// The count that the file has, and has until the header changes over.
+uint64_t ImageRewrite::old_count(uint64_t cluster) {
+  const uint64_t index = cluster / per_block_;
+  if (index >= old_table_.size() || old_table_[index] == HostOffset(0)) return 0;
+  if (index != old_block_index_) {
+    old_block_index_ = UINT64_MAX;
+    old_block_.resize(layer_.header.cluster_size());
+    read_exactly(storage_, old_table_[index], old_block_, "a refcount block");
+    old_block_index_ = index;
+  }
+  return refcount_at(old_block_, cluster % per_block_, layer_.header.refcount_order);
+}
+
+// Called where nobody holds a block.
+void ImageRewrite::between_tables() {
+  layer_.check_interruption();
+  if (blocks_.size() * layer_.header.cluster_size() <= max_block_bytes) return;
+  if (to_start_) drop_empty_blocks();
+  place_blocks();
+  write_blocks();
+  blocks_.clear();
+}
+
+void ImageRewrite::write_blocks() {
+  for (auto& [index, block] : blocks_) {
+    if (block.written) continue;
+    storage_.write(changed_.at(index), block.bytes);
+    block.written = true;
+  }
 }
 
 void ImageRewrite::drop_clusters(HostOffset offset, uint64_t bytes) {
@@ -105,6 +158,7 @@ std::vector<uint64_t> ImageRewrite::read_l1(HostOffset offset, uint64_t entries)
   std::vector<uint64_t> l1(entries);
   read_exactly(storage_, offset, std::as_writable_bytes(std::span(l1)), "an L1 table");
   for (uint64_t& entry : l1) entry = byte_swap(entry);
+  check_tables_named_once(storage_, l1);
   return l1;
 }
 
@@ -124,6 +178,7 @@ void ImageRewrite::change_tree(const std::vector<uint64_t>& l1, int delta) {
   for (uint64_t l1_index = 0; l1_index < l1.size(); ++l1_index) {
     const HostOffset offset = l2_table_offset(l1[l1_index]);
     if (offset == HostOffset(0)) continue;
+    between_tables();
     const std::vector<uint64_t> table = read_table(offset);
     for (uint64_t i = 0; i < header.l2_entries(); ++i) {
       const GuestOffset guest(l1_index * header.l2_coverage() + (i << header.cluster_bits));
@@ -145,6 +200,7 @@ void ImageRewrite::refresh_flags(uint64_t& l1_entry, GuestOffset guest) {
   const Header& header = layer_.header;
   const HostOffset offset = l2_table_offset(l1_entry);
   if (offset == HostOffset(0)) return;
+  between_tables();
   std::vector<uint64_t> table = read_table(offset);
   bool changes = false;
   const uint64_t words = header.l2_entry_size() / table_entry_bytes;
@@ -173,7 +229,7 @@ void ImageRewrite::refresh_flags(uint64_t& l1_entry, GuestOffset guest) {
 uint64_t ImageRewrite::find_free(uint64_t clusters) {
   uint64_t first = next_cluster_;
   for (uint64_t cluster = first; cluster < std::min(first + clusters, end_cluster_); ++cluster) {
-    if (count(cluster) != 0 || given_up_.contains(cluster)) first = cluster + 1;
+    if (count(cluster) != 0 || old_count(cluster) != 0) first = cluster + 1;
   }
   return first;
 }
@@ -200,8 +256,10 @@ HostOffset ImageRewrite::write_l1(const std::vector<uint64_t>& l1) { return writ
 void ImageRewrite::drop_empty_blocks() {
   for (auto change = changed_.begin(); change != changed_.end();) {
     const uint64_t index = change->first;
-    const bool empty = std::ranges::all_of(blocks_.at(index), [](std::byte byte) { return byte == std::byte{0}; });
+    const auto at_hand = blocks_.find(index);
+    const bool empty = change->second == HostOffset(0) && at_hand != blocks_.end() && is_zero(at_hand->second.bytes);
     if (empty && index < table_.size()) table_[index] = HostOffset(0);
+    if (empty) blocks_.erase(at_hand);
     change = empty ? changed_.erase(change) : std::next(change);
   }
 }
@@ -248,6 +306,7 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
                           const HeaderSwitch& switch_header) {
   const Header& header = layer_.header;
   for (uint64_t index = 0; to_start_ && index < table_.size(); ++index) {
+    between_tables();
     if (block(index) != nullptr) block_to_change(index);
   }
   for (uint64_t i = 0; i < l1.size(); ++i) refresh_flags(l1[i], GuestOffset(i * header.l2_coverage()));
@@ -257,10 +316,8 @@ void ImageRewrite::finish(std::vector<uint64_t> l1, uint64_t size, const std::ve
 
   uint64_t clusters = 0;
   const HostOffset new_table = place_table(clusters);
-  for (const auto& [index, place] : changed_) {
-    table_[index] = place;
-    storage_.write(place, blocks_.at(index));
-  }
+  write_blocks();
+  for (const auto& [index, place] : changed_) table_[index] = place;
   std::vector<uint64_t> table;
   for (const HostOffset place : table_) table.push_back(place.value());
   storage_.write(new_table, big_endian(table));
@@ -282,21 +339,46 @@ void ImageRewrite::cut_unused_end() {
   if (offset_of(end).value() < storage_.size()) storage_.truncate(offset_of(end).value());
 }
 
-// A hint: that the host does not take it is no failure.
-void ImageRewrite::give_space_back() {
-  std::ranges::sort(freed_);
-  freed_.erase(std::unique(freed_.begin(), freed_.end()), freed_.end());  // clang 14 cannot do std::ranges::unique
-  std::erase_if(freed_, [this](uint64_t cluster) { return count(cluster) != 0; });
-  try {
-    for (size_t i = 0; i < freed_.size();) {
-      const size_t first = i++;
-      while (i < freed_.size() && freed_[i] == freed_[i - 1] + 1) ++i;
-      storage_.discard(offset_of(freed_[first]), (i - first) << layer_.header.cluster_bits);
-    }
-    if (to_start_) cut_unused_end();
-  } catch (const Error&) {
-    return;
+// The clusters of a block's region that nobody has any more.
+void ImageRewrite::collect_freed(uint64_t index, std::vector<uint64_t>& freed) {
+  if (table_[index] == old_table_[index]) return;
+  for (uint64_t cluster = index * per_block_; cluster < (index + 1) * per_block_; ++cluster) {
+    if (old_count(cluster) != 0 && count(cluster) == 0) freed.push_back(cluster);
   }
+}
+
+// `clusters` in order.
+void ImageRewrite::discard(std::vector<uint64_t> clusters) {
+  for (size_t i = 0; i < clusters.size();) {
+    const size_t first = i++;
+    while (i < clusters.size() && clusters[i] == clusters[i - 1] + 1) ++i;
+    storage_.discard(offset_of(clusters[first]), (i - first) << layer_.header.cluster_bits);
+  }
+}
+
+// A hint: that the host does not take it is no failure. The old blocks tell what was freed, so their places come last.
+void ImageRewrite::give_space_back() try {
+  std::set<uint64_t> old_blocks;
+  for (uint64_t index = 0; index < old_table_.size(); ++index) {
+    const uint64_t cluster = old_table_[index].value() >> layer_.header.cluster_bits;
+    if (table_[index] != old_table_[index]) old_blocks.insert(cluster);
+  }
+  std::vector<uint64_t> freed_blocks;
+  for (uint64_t index = 0; index < old_table_.size(); ++index) {
+    std::vector<uint64_t> freed;
+    collect_freed(index, freed);
+    std::erase_if(freed, [&](uint64_t cluster) {
+      const bool is_block = old_blocks.contains(cluster);
+      if (is_block) freed_blocks.push_back(cluster);
+      return is_block;
+    });
+    discard(std::move(freed));
+    if (blocks_.size() * layer_.header.cluster_size() > max_block_bytes) blocks_.clear();  // all are in the file
+  }
+  discard(std::move(freed_blocks));
+  if (to_start_) cut_unused_end();
+} catch (const Error&) {
+  return;
 }
 
 }  // namespace drydock::qcow2

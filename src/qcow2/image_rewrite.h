@@ -10,15 +10,18 @@
 //   header --> L1 --> L2 ...        header ---> new L1 ---> new L2 where flags change, else the old
 //          \-> refcount table                \-> new refcount table --> new blocks where counts change, else the old
 //
+// Memory: the L1 tables that its caller holds, and some refcount blocks; changed blocks beyond these go to their new
+// places at once.
+//
 // Thread-safety: none. All earlier changes are in the file, and nobody touches the image meanwhile.
 // Errors: what the storage throws, corrupt for tables that the specification does not allow, unsupported for counts
-// that their width does not hold; then the image is as it was, though its file may have grown.
+// that their width does not hold, interrupted as the layer says; then the image is as it was, though its file may have
+// grown.
 
 #pragma once
 
 #include <functional>
 #include <map>
-#include <set>
 #include <vector>
 
 #include "src/qcow2/header_fields.h"
@@ -61,9 +64,18 @@ class ImageRewrite {
  private:
   using Bytes = std::vector<std::byte>;
 
+  struct Block {
+    Bytes bytes;
+    bool written = true;  // the file has it, at its old place or its new one
+  };
+
   uint64_t count(uint64_t cluster);
+  uint64_t old_count(uint64_t cluster);
+  uint64_t find_end();
   Bytes* block(uint64_t index);
   Bytes& block_to_change(uint64_t index);
+  void between_tables();
+  void write_blocks();
   void change(uint64_t cluster, int delta);
   void change_tree(const std::vector<uint64_t>& l1, int delta);
   std::vector<uint64_t> read_table(HostOffset offset) const;
@@ -77,9 +89,12 @@ class ImageRewrite {
   void let_go_of_zeros();
   void change_times(HostOffset offset, int delta, uint64_t times);
   bool expand_zeros(std::vector<uint64_t>& table, GuestOffset guest, GuestOffset below_end, uint64_t trees);
+  void check_replacements();
   void drop_empty_blocks();
   void place_blocks();
   HostOffset place_table(uint64_t& clusters);
+  void collect_freed(uint64_t index, std::vector<uint64_t>& freed);
+  void discard(std::vector<uint64_t> clusters);
   void give_space_back();
   void cut_unused_end();
 
@@ -88,14 +103,16 @@ class ImageRewrite {
   const Layer& layer_;
   Storage& storage_;
   uint64_t per_block_;
-  std::vector<HostOffset> table_;           // the refcount table, with the new places of blocks
-  std::map<uint64_t, Bytes> blocks_;        // read so far, by index
-  std::map<uint64_t, HostOffset> changed_;  // blocks that get a new place; 0 until they have one
-  std::vector<uint64_t> freed_;             // clusters
-  std::set<uint64_t> given_up_;             // the same, where new places may be in front of them
-  uint64_t end_cluster_ = 0;                // behind all that was in use at the beginning
-  uint64_t next_cluster_ = 0;               // where new places are looked for
-  HostOffset zeros_;                        // a cluster of zeros that can still be shared; 0 for none
+  const std::vector<HostOffset> old_table_;  // the refcount table, as it is in the file
+  std::vector<HostOffset> table_;            // the same, with the new places of blocks
+  std::map<uint64_t, Block> blocks_;         // by index: those at hand
+  std::map<uint64_t, HostOffset> changed_;   // blocks that get a new place; 0 until they have one
+  Bytes old_block_;                          // one of the blocks that the file has
+  uint64_t old_block_index_ = UINT64_MAX;
+  uint64_t replaced_tables_ = 0;
+  uint64_t end_cluster_ = 0;   // behind all that was in use at the beginning
+  uint64_t next_cluster_ = 0;  // where new places are looked for
+  HostOffset zeros_;           // a cluster of zeros that can still be shared; 0 for none
   bool to_start_;
 };
 

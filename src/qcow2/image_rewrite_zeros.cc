@@ -5,6 +5,9 @@
 // Trees share tables: a table that has zero clusters gets one replacement, to which all of them change over, and
 // whatever its entries lead to is counted once for each tree.
 
+#include <algorithm>
+#include <map>
+
 #include "src/error.h"
 #include "src/qcow2/image_rewrite.h"
 #include "src/qcow2/refcount_block.h"
@@ -51,26 +54,37 @@ bool ImageRewrite::expand_zeros(std::vector<uint64_t>& table, GuestOffset guest,
 }
 
 bool ImageRewrite::expand_zeros(std::vector<std::vector<uint64_t>>& trees, GuestOffset below_end) {
-  std::map<std::pair<size_t, HostOffset>, std::vector<uint64_t*>> tables;  // by place in the disk and in the file
-  for (std::vector<uint64_t>& l1 : trees) {
-    for (size_t i = 0; i < l1.size(); ++i) {
-      const HostOffset offset = l2_table_offset(l1[i]);
-      if (offset != HostOffset(0)) tables[{i, offset}].push_back(&l1[i]);
-    }
-  }
+  size_t most_entries = 0;
+  for (const std::vector<uint64_t>& l1 : trees) most_entries = std::max(most_entries, l1.size());
   bool found = false;
-  for (const auto& [place, entries] : tables) {
-    const auto& [l1_index, offset] = place;
-    std::vector<uint64_t> table = read_table(offset);
-    if (!expand_zeros(table, GuestOffset(l1_index * layer_.header.l2_coverage()), below_end, entries.size())) continue;
-    found = true;
-    const HostOffset replacement = write_new(big_endian(table));
-    change_times(replacement, 1, entries.size() - 1);
-    change_times(offset, -1, entries.size());
-    for (uint64_t* entry : entries) *entry = replacement.value();
+  for (size_t i = 0; i < most_entries; ++i) {
+    std::map<HostOffset, std::vector<uint64_t*>> tables;  // the trees' tables at this place in the disk
+    for (std::vector<uint64_t>& l1 : trees) {
+      const HostOffset offset = l2_table_offset(i < l1.size() ? l1[i] : 0);
+      if (offset != HostOffset(0)) tables[offset].push_back(&l1[i]);
+    }
+    for (const auto& [offset, entries] : tables) {
+      between_tables();
+      std::vector<uint64_t> table = read_table(offset);
+      if (!expand_zeros(table, GuestOffset(i * layer_.header.l2_coverage()), below_end, entries.size())) continue;
+      found = true;
+      check_replacements();
+      const HostOffset replacement = write_new(big_endian(table));
+      change_times(replacement, 1, entries.size() - 1);
+      change_times(offset, -1, entries.size());
+      for (uint64_t* entry : entries) *entry = replacement.value();
+    }
   }
   let_go_of_zeros();
   return found;
+}
+
+// A table that is named at several places of the disk, which no program does, gets a replacement for each.
+void ImageRewrite::check_replacements() {
+  if (++replaced_tables_ <= end_cluster_) return;
+  throw Error(ErrorKind::corrupt, fmt::format("{}: its L1 tables name L2 tables more often than its file has clusters; "
+                                              "'drydock check -r all' repairs what can be repaired",
+                                              storage_.name()));
 }
 
 }  // namespace drydock::qcow2

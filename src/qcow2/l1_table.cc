@@ -2,6 +2,8 @@
 
 #include "src/qcow2/l1_table.h"
 
+#include <algorithm>
+
 #include "src/byteorder.h"
 #include "src/error.h"
 #include "src/qcow2/l2_entry.h"
@@ -41,6 +43,20 @@ std::vector<uint64_t> read_l1_table(const Storage& storage, const Header& header
     if (table != HostOffset(0)) check_within_file(storage, file_size, table, header.cluster_size(), "an L2 table");
   }
   return l1;
+}
+
+void check_tables_named_once(const Storage& storage, std::span<const uint64_t> l1) {
+  std::vector<HostOffset> tables;
+  for (const uint64_t entry : l1) {
+    if (const HostOffset table = l2_table_offset(entry); table != HostOffset(0)) tables.push_back(table);
+  }
+  std::ranges::sort(tables);
+  const auto twice = std::ranges::adjacent_find(tables);
+  if (twice == tables.end()) return;
+  throw Error(ErrorKind::corrupt,
+              fmt::format("{}: an L1 table names the L2 table at {:#x} more than once; 'drydock check -r all' repairs "
+                          "what can be repaired",
+                          printable(storage.name()), twice->value()));
 }
 
 std::vector<uint64_t> read_active_l1_table(const Storage& storage, const Header& header) {

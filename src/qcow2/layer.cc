@@ -2,6 +2,7 @@
 
 #include "src/qcow2/layer.h"
 
+#include "src/error.h"
 #include "src/qcow2/refcounts.h"
 
 namespace drydock::qcow2 {
@@ -13,6 +14,10 @@ Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::s
       decoder(header),
       tables(std::move(table_cache)),
       decoded(header.cluster_size()) {}
+
+void Layer::check_interruption() const {
+  if (interrupted && interrupted()) throw Error(ErrorKind::interrupted, "interrupted");
+}
 
 bool Layer::may_have_holes() const {
   if (written_to_.load(std::memory_order_relaxed)) return true;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -23,6 +24,8 @@ struct Layer {
   // Whether data clusters may be holes in the file, which read as zeros: see is_metadata_preallocated(), found out
   // once, when the first map is asked for. So they may as soon as the image is written to.
   bool may_have_holes() const;
+  // Throws interrupted where whoever has opened the image wants no more of a long change.
+  void check_interruption() const;
   void written_to() const { written_to_.store(true, std::memory_order_relaxed); }
 
   std::shared_ptr<Storage> storage;
@@ -31,6 +34,7 @@ struct Layer {
   L2Decoder decoder;
   std::shared_ptr<TableCache> tables;
   std::shared_ptr<const Disk> backing;  // null for none
+  std::function<bool()> interrupted;    // OpenOptions::interrupted
   mutable DecodedClusters decoded;
 
  private:

@@ -13,6 +13,7 @@
 
 #include <vector>
 
+#include "src/qcow2/l1_table.h"
 #include "src/qcow2/l1_walk.h"
 #include "src/qcow2/reference_tally.h"
 
@@ -23,10 +24,6 @@ struct BadReservation {
   HostOffset table;
   uint64_t index = 0;
 };
-
-// L1 tables may claim so many times the file's size in all. Tables that do not overlap have at most its size; beyond
-// this the image is made to keep a check busy.
-inline constexpr uint64_t max_l1_bytes_per_file_byte = 16;
 
 class MappingCheck {
  public:

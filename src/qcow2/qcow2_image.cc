@@ -29,6 +29,7 @@ Qcow2Image::Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shar
     throw Error(ErrorKind::invalid, fmt::format("{}: Image does not contain a reference count table", name));
   }
   layer_ = std::make_shared<Layer>(std::move(storage), header, chain.tables);
+  layer_->interrupted = chain.options.interrupted;
   set_snapshots(read_snapshot_table(*layer_->storage, layer_->header));
   if (chain.options.metadata_only) return;
 
@@ -126,13 +127,20 @@ void Qcow2Image::check_refcount_blocks() const {
   }
 }
 
-// Their offsets and sizes are checked further when one is opened.
+// Their offsets and sizes are checked further when one is opened. Tables that do not overlap have at most the file's
+// size in all.
 void Qcow2Image::check_snapshot_tables() const {
   const uint64_t file_size = storage().size();
+  uint64_t all_bytes = 0;
   for (const Snapshot& snapshot : snapshots_) {
-    check_within_file(storage(), file_size, snapshot.l1_offset, uint64_t{snapshot.l1_entries} * sizeof(uint64_t),
-                      "the L1 table of a snapshot");
+    const uint64_t bytes = uint64_t{snapshot.l1_entries} * sizeof(uint64_t);
+    check_within_file(storage(), file_size, snapshot.l1_offset, bytes, "the L1 table of a snapshot");
+    all_bytes += bytes;
   }
+  if (all_bytes / max_l1_bytes_per_file_byte <= file_size) return;
+  throw Error(ErrorKind::invalid,
+              fmt::format("{}: the L1 tables of the snapshots overlap so much that they have {} times the file's size",
+                          printable(path()), max_l1_bytes_per_file_byte));
 }
 
 void Qcow2Image::open_data_file(const Chain& chain) {

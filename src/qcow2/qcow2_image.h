@@ -81,6 +81,10 @@ class Qcow2Image final : public Image {
   void with_bitmaps_resized(uint64_t size, BitmapStore::NewPart new_part, const std::function<void()>& change);
   void operate_on_bitmaps(const std::function<void(BitmapStore&)>& operation);
   std::shared_ptr<const DirtyBitmap> bits_of(const std::string& name) const;
+  void next_step();
+  void check_tables_between(GuestOffset start, GuestOffset end) const;
+  void check_l1_tables_fit_memory() const;
+  void discard_all(GuestOffset start, GuestOffset end);
   void shrink(uint64_t size);
   void grow(uint64_t size, Preallocation preallocation);
   void grow_l1(uint64_t size);

@@ -39,10 +39,7 @@ void Qcow2Image::make_empty() {
   WritableDisk& disk = writable_disk();
   if (header().has_data_file()) {
     change([&] {
-      const GuestRange all = whole(*disk_);
-      for (GuestOffset start = all.start; start < all.end();) {
-        start += disk.metadata().discard({start, all.end() - start}, Discarded::unallocated);
-      }
+      discard_all(GuestOffset(0), whole(*disk_).end());
       disk.metadata().settle();
     });
     return;
@@ -52,20 +49,32 @@ void Qcow2Image::make_empty() {
   change([&] { write_empty_table(true); });
 }
 
+void Qcow2Image::check_l1_tables_fit_memory() const {
+  constexpr uint64_t most = 256 << 20;  // bytes: L1 tables of 1000 snapshots of a disk of 16 TiB
+  uint64_t bytes = uint64_t{header().l1_entries} * sizeof(uint64_t);
+  for (const Snapshot& snapshot : snapshots_) bytes += uint64_t{snapshot.l1_entries} * sizeof(uint64_t);
+  if (bytes <= most) return;
+  throw Error(
+      ErrorKind::unsupported,
+      fmt::format("{}: the L1 tables of disk and snapshots have {} bytes in all; no more than {} can be changed "
+                  "at once: delete snapshots first",
+                  printable(path()), bytes, most));
+}
+
 void Qcow2Image::expand_zero_clusters() {
   const GuestOffset below_end(layer_->backing ? round_up(layer_->backing->size(), header().cluster_size()) : 0);
   change([&] {
     ImageRewrite rewrite(*layer_);
+    check_l1_tables_fit_memory();
     std::vector<std::vector<uint64_t>> trees{rewrite.read_l1(header().l1_offset, header().l1_entries)};
     for (const Snapshot& snapshot : snapshots_) {
       trees.push_back(rewrite.read_l1(snapshot.l1_offset, snapshot.l1_entries));
     }
-    const std::vector<std::vector<uint64_t>> old = trees;
     if (!rewrite.expand_zeros(trees, below_end)) return;
     std::vector<Snapshot> snapshots = snapshots_;
     for (size_t i = 0; i < snapshots.size(); ++i) {
       const std::vector<uint64_t>& l1 = trees[i + 1];
-      if (l1 == old[i + 1]) continue;
+      if (l1 == rewrite.read_l1(snapshots[i].l1_offset, snapshots[i].l1_entries)) continue;
       rewrite.drop_clusters(snapshots[i].l1_offset, l1.size() * sizeof(uint64_t));
       snapshots[i].l1_offset = rewrite.write_l1(l1);
     }

@@ -10,6 +10,7 @@
 #include "src/error.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/image_rewrite.h"
+#include "src/qcow2/l1_table.h"
 #include "src/qcow2/qcow2_image.h"
 #include "src/units.h"
 
@@ -172,7 +173,11 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: Can't resize a v2 image which has snapshots", printable(path())));
   }
-  if (size == disk.size()) return;
+  if (size == disk.size()) {
+    // An earlier shrink that was interrupted has left clusters behind the end.
+    change([&] { shrink(size); });
+    return;
+  }
   for (const BitmapInfo& bitmap : bitmaps()) {
     if (!bitmap.in_use) continue;
     throw Error(ErrorKind::invalid,
@@ -195,17 +200,46 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
   }
 }
 
-// The size comes first: what lies behind it is then nobody's, and goes.
+// Between the steps of a long change: what it has done so far goes into the file where it has grown large in memory,
+// and where the user wants no more of it, so that it leaves nothing half done behind.
+void Qcow2Image::next_step() {
+  Metadata& metadata = writable_disk_->metadata();
+  try {
+    layer_->check_interruption();
+  } catch (const Error&) {
+    metadata.settle();
+    throw;
+  }
+  if (metadata.wants_commit()) metadata.commit();
+}
+
+void Qcow2Image::check_tables_between(GuestOffset start, GuestOffset end) const {
+  const std::vector<uint64_t> l1 = read_active_l1_table(storage(), header());
+  const uint64_t last = std::min<uint64_t>(divide_up(end.value(), header().l2_coverage()), l1.size());
+  const uint64_t first = std::min(start.value() / header().l2_coverage(), last);
+  check_tables_named_once(storage(), std::span(l1).subspan(first, last - first));
+}
+
+// With all changes in the file.
+void Qcow2Image::discard_all(GuestOffset start, GuestOffset end) {
+  check_tables_between(start, end);
+  for (; start < end; next_step()) {
+    start += writable_disk_->metadata().discard({start, end - start}, Discarded::unallocated);
+  }
+}
+
+// The size comes first: what lies behind it is then nobody's, and goes. So does what an earlier shrink left there when
+// it was interrupted.
 void Qcow2Image::shrink(uint64_t size) {
   Metadata& metadata = writable_disk_->metadata();
-  const uint64_t old_size = disk_->size();
-  writable_disk_->switch_header([&](HeaderFields& fields) { fields.set_size(size); });
-  const GuestOffset end(old_size);
-  for (GuestOffset start(round_up(size, header().cluster_size())); start < end;) {
-    start += metadata.discard({start, end - start}, Discarded::unallocated);
-  }
+  const bool smaller = size < disk_->size();
+  const GuestOffset start(round_up(size, header().cluster_size()));
+  const GuestOffset end(uint64_t{header().l1_entries} * header().l2_coverage());
+  check_tables_between(start, end);
+  if (smaller) writable_disk_->switch_header([&](HeaderFields& fields) { fields.set_size(size); });
+  discard_all(start, end);
   metadata.settle();
-  if (header().has_data_file()) layer_->data_storage->truncate(size);
+  if (smaller && header().has_data_file()) layer_->data_storage->truncate(size);
   writable_disk_->read_again();
 }
 
@@ -216,17 +250,15 @@ void Qcow2Image::grow(uint64_t size, Preallocation preallocation) {
   if (header().has_data_file()) layer_->data_storage->truncate(size);
   // A disk that was being made smaller when the power went may have left its mappings there.
   const GuestOffset new_end(round_up(size, header().cluster_size()));
-  for (GuestOffset start = old_end; start < new_end;) {
-    start += metadata.discard({start, new_end - start}, Discarded::unallocated);
-  }
+  discard_all(old_end, new_end);
   const uint64_t backing_size = layer_->backing ? layer_->backing->size() : 0;
   const GuestOffset shown_end(std::min(size, backing_size));
   const GuestOffset first_new(round_up(disk_->size(), layer_->decoder.subcluster_size()));
-  for (GuestOffset start = first_new; start < shown_end;) {
+  for (GuestOffset start = first_new; start < shown_end; next_step()) {
     start += metadata.zero({start, shown_end - start}, false);
   }
   if (preallocation != Preallocation::off) {
-    for (GuestOffset start = old_end; start < new_end;) {
+    for (GuestOffset start = old_end; start < new_end; next_step()) {
       start += metadata.preallocate({start, new_end - start}, preallocation);
     }
   }

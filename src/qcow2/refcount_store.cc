@@ -33,6 +33,7 @@ RefcountStore::RefcountStore(Storage& storage, const Header& header, OverlapGuar
       table_(read_refcount_table(storage, header)),
       table_offset_(header.refcount_table_offset),
       table_clusters_(header.refcount_table_clusters) {
+  check_blocks_named_once(storage_, table_);
   guard_.add(MetadataKind::refcount_table, table_offset_, table_clusters_ * cluster_size_);
   for (const HostOffset block : table_) {
     if (block != HostOffset(0)) guard_.add(MetadataKind::refcount_block, block, cluster_size_);

@@ -26,6 +26,7 @@ class OldCounts {
         per_block_(header.cluster_size() * 8 / header.refcount_bits()),
         table_(read_refcount_table(storage, header)),
         block_(header.cluster_size()) {
+    check_blocks_named_once(storage, table_);
     const uint64_t table_first = header.refcount_table_offset.value() >> header.cluster_bits;
     for (uint64_t i = 0; i < header.refcount_table_clusters; ++i) own_.insert(table_first + i);
     for (const HostOffset block : table_) {

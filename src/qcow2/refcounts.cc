@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "src/byteorder.h"
+#include "src/error.h"
 
 namespace drydock::qcow2 {
 
@@ -36,6 +37,19 @@ std::vector<HostOffset> read_refcount_table(const Storage& storage, const Header
   for (size_t i = 0; i < bytes.size(); i += 8)
     table.emplace_back(load_be<uint64_t>(bytes, i) & refcount_table_offset_mask);
   return table;
+}
+
+void check_blocks_named_once(const Storage& storage, const std::vector<HostOffset>& table) {
+  std::vector<HostOffset> blocks;
+  std::ranges::copy_if(table, std::back_inserter(blocks), [](HostOffset block) { return block != HostOffset(0); });
+  std::ranges::sort(blocks);
+  const auto twice = std::ranges::adjacent_find(blocks);
+  if (twice == blocks.end()) return;
+  throw Error(
+      ErrorKind::corrupt,
+      fmt::format("{}: the refcount table names the block at {:#x} more than once; 'drydock check -r all' makes "
+                  "new refcounts",
+                  printable(storage.name()), twice->value()));
 }
 
 bool is_metadata_preallocated(const Storage& storage, const Header& header) {

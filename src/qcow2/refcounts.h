@@ -19,4 +19,8 @@ bool is_metadata_preallocated(const Storage& storage, const Header& header);
 // The refcount table: the offsets of refcount blocks, 0 for none. Throws truncated.
 std::vector<HostOffset> read_refcount_table(const Storage& storage, const Header& header);
 
+// Throws corrupt where two entries of a refcount table name one block: whatever goes through all counts of such an
+// image goes through more blocks than its file holds, and each change of one count changes another.
+void check_blocks_named_once(const Storage& storage, const std::vector<HostOffset>& table);
+
 }  // namespace drydock::qcow2

@@ -385,5 +385,18 @@ TEST_F(manage, every_command_answers_in_json) {
   EXPECT_FALSE(answer({"rebase", "-b", "", top}).contains("backing-filename"));
 }
 
+TEST_F(manage, safety_11_shrinking_holds_no_memory_for_each_cluster_that_it_frees) {
+  constexpr uint64_t most = 40 << 10;  // KiB; a million freed clusters took 60 MiB and more
+  ASSERT_EQ(run({test::drydock_program(), "create", "-q", "-f", "qcow2", "-o", "cluster_size=4k,preallocation=metadata",
+                 path("large.qcow2"), "4G"})
+                .status,
+            0);
+  const test::Outcome outcome =
+      run({test::drydock_program(), "resize", "-q", "--cache-size=2M", "--shrink", path("large.qcow2"), "1M"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_LT(outcome.peak_memory, most);
+  expect_clean("large.qcow2");
+}
+
 }  // namespace
 }  // namespace drydock

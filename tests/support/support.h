@@ -37,6 +37,7 @@ struct Outcome {
   int status = -1;  // exit status; 128 + signal for a signal's death; 127 where the program is missing
   std::string out;
   std::string err;
+  uint64_t peak_memory = 0;  // KiB, resident; of run(): of the program, or of the test when it was started, if more
 };
 
 // Runs a program found on PATH to its end, standard input from /dev/null.

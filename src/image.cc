@@ -2,8 +2,6 @@
 
 #include "src/image.h"
 
-#include <array>
-
 #include "src/chain.h"
 #include "src/error.h"
 #include "src/file_storage.h"
@@ -28,10 +26,9 @@ std::shared_ptr<Image> Image::open(const std::string& path, const OpenOptions& o
   }
   std::shared_ptr<Storage> storage = open_storage(path, options);
   if (options.format) return open(std::move(storage), options);
-  std::array<std::byte, 512> start{};
-  read_or_zero(*storage, HostOffset(0), start);
+  const Format format = probe_format(*storage, options.probe_rule);
   Chain chain(options);
-  return open_layer(std::move(storage), probe_format(start), RawOrigin::probed, chain);
+  return open_layer(std::move(storage), format, RawOrigin::probed, chain);
 }
 
 std::shared_ptr<Image> Image::open(std::shared_ptr<Storage> storage, const OpenOptions& options) {

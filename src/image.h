@@ -32,7 +32,8 @@ inline constexpr uint64_t default_metadata_cache_size = 32 << 20;  // bytes, sha
 inline constexpr uint64_t min_metadata_cache_size = 64 << 10;
 
 struct OpenOptions {
-  std::optional<Format> format;          // nothing: probe, once
+  std::optional<Format> format;  // nothing: probe, once
+  ProbeRule probe_rule = ProbeRule::refuse_all_foreign;
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
   bool scratch = false;              // with `writable`: changes go to a private file, and are gone with the image

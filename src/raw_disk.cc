@@ -27,12 +27,12 @@ void RawDisk::write(GuestOffset offset, std::span<const std::byte> data) {
     read_or_zero(*storage_, HostOffset(0), sector);
     const auto count = std::min<uint64_t>(data.size(), sector_size - offset.value());
     std::copy_n(data.begin(), count, sector.begin() + static_cast<std::ptrdiff_t>(offset.value()));
-    if (probe_format(sector) != Format::raw) {
+    if (const auto format = format_of_sector(sector)) {
       throw Error(
           ErrorKind::refused,
           fmt::format("{}: refused a write that would make the image look like {}: its format was guessed as raw; "
                       "give the format (-f raw) to allow it",
-                      storage_->name(), format_name(probe_format(sector))));
+                      storage_->name(), *format));
     }
   }
   storage_->write(HostOffset(offset.value()), data);

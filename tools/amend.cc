@@ -80,7 +80,7 @@ class Amendment {
     described_ = describe_image(invocation, invocation.arguments[0], true);
     options_.writable = true;
     storage_ = Image::open_storage(described_.filename, options_);
-    options_.format = described_.format ? *described_.format : probe();
+    options_.format = described_.format ? *described_.format : probe_format(*storage_, options_.probe_rule);
     if (!described_.format) warn_of_guess(invocation, described_.filename, *options_.format);
     if (*options_.format == Format::qcow2) open()->close();  // sets right what was not closed cleanly
   }
@@ -113,12 +113,6 @@ class Amendment {
 
  private:
   std::shared_ptr<Image> open() const { return Image::open(storage_, options_); }
-
-  Format probe() const {
-    std::array<std::byte, 512> start{};
-    read_or_zero(*storage_, HostOffset(0), start);
-    return probe_format(start);
-  }
 
   // Version 2 has no bitmaps: they are given up, as qemu-img gives them up.
   void give_up_version_3() const {

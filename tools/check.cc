@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 #include <algorithm>
-#include <array>
 
 #include "src/error.h"
 #include "src/file_storage.h"
@@ -24,13 +23,6 @@ namespace {
 
 // qemu-img's.
 enum CheckStatus { clean = 0, not_completed = 1, corrupt = 2, leaky = 3, no_check = 63 };
-
-Format format_of(const Storage& image, const std::optional<Format>& given) {
-  if (given) return *given;
-  std::array<std::byte, 512> start{};
-  read_or_zero(image, HostOffset(0), start);
-  return probe_format(start);
-}
 
 qcow2::RepairMode parse_repair(const std::string& text) {
   if (text == "leaks") return qcow2::RepairMode::leaks;
@@ -147,7 +139,7 @@ int run_check(Invocation& invocation) {
     const auto image = Image::open_storage(path, {.writable = repairing, .remote = remote_opener_for(invocation)});
     const auto* file = dynamic_cast<const FileStorage*>(image.get());
     if (file != nullptr && !repairing && !options.has("force-share")) lock_against_writers(*file);
-    const Format format = format_of(*image, described.format);
+    const Format format = described.format ? *described.format : probe_format(*image, probe_rule(invocation));
     if (repairing && !described.format) warn_of_guess(invocation, path, format);
     if (format != Format::qcow2) {
       invocation.warn("This image format does not support checks");

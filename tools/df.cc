@@ -129,6 +129,7 @@ int df(Invocation& invocation) {
   if (options.has("human-readable") && options.has("csv")) usage_error("-h and --csv do not go together");
   check_thread_count(options);
   const std::vector<Line> lines = measure(invocation);
+  if (lines.empty()) tell_nothing_found(invocation, "no filesystem to measure");
   if (options.has("json")) {
     print_json(invocation, lines);
   } else if (options.has("csv")) {

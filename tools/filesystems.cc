@@ -123,6 +123,7 @@ int filesystems(Invocation& invocation) {
   const VolumeQuery query = parse_query(options);
   OpenedGuest guest(invocation, false);
   const std::vector<Volume> volumes = guest.files().volumes(query);
+  if (volumes.empty()) tell_nothing_found(invocation, "nothing of the kind asked for");
   if (options.has("json")) {
     auto document = nlohmann::ordered_json::array();
     for (const Volume& volume : volumes) document.push_back(json_of(volume));

@@ -140,6 +140,11 @@ GuestKey parse_key(const std::string& text) {
   usage_error(fmt::format("--key: '{}' is neither key nor file", printable(kind)));
 }
 
+void tell_nothing_found(const Invocation& invocation, std::string_view what) {
+  if (invocation.as_incumbent) return;
+  invocation.warn(fmt::format("found {} on the guest's disks; `drydock filesystems --all` lists what there is", what));
+}
+
 OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation) {
   std::vector<GuestDisk> disks;
   for (const Drive& drive : parse_drives(invocation.options)) {

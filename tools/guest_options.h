@@ -60,4 +60,8 @@ class OpenedGuest {
   std::unique_ptr<GuestFiles> files_;
 };
 
+// Says that the guest has none of `what` is to be listed, which an empty list or a bare header leaves open. Under an
+// incumbent's name nothing: they say nothing, and exit with 0.
+void tell_nothing_found(const Invocation& invocation, std::string_view what);
+
 }  // namespace drydock::cli

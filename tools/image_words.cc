@@ -110,6 +110,10 @@ std::vector<std::string> allowed_trees(const Invocation& invocation) {
   return trees;
 }
 
+ProbeRule probe_rule(const Invocation& invocation) {
+  return invocation.as_incumbent ? ProbeRule::as_qemu : ProbeRule::refuse_all_foreign;
+}
+
 std::vector<OptionSpec> image_options() {
   return join(open_options(),
               {
@@ -131,6 +135,7 @@ OpenOptions read_image_options(const Invocation& invocation) {
 
 void add_access(const Invocation& invocation, OpenOptions& options) {
   for (const std::string& object : invocation.options.values("object")) check_object(object);
+  options.probe_rule = probe_rule(invocation);
   options.remote = remote_opener_for(invocation);
   options.gate = gate_for(invocation, options.remote);
   options.interrupted = InterruptionGuard::anything_caught;

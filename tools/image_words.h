@@ -28,6 +28,9 @@ OpenOptions read_image_options(const Invocation& invocation);
 // What else than the image itself may be opened, as far as the words of `invocation` go.
 void add_access(const Invocation& invocation, OpenOptions& options);
 
+// How a format that the user does not give is guessed: under an incumbent's name as QEMU guesses it.
+ProbeRule probe_rule(const Invocation& invocation);
+
 // The policy of the words, and of the environment under an incumbent's name, for what images name.
 std::shared_ptr<const OpenGate> gate_for(const Invocation& invocation,
                                          const std::shared_ptr<const RemoteOpener>& remote);

@@ -127,6 +127,14 @@ TEST_F(Guest, a_disk_without_a_system_and_a_wrong_device_get_one_clear_line) {
   EXPECT_EQ(none.status, 1);
   EXPECT_THAT(none.err, HasSubstr("no operating system was found on this disk; `drydock filesystems` lists"));
   EXPECT_EQ(std::ranges::count(none.err, '\n'), 1) << none.err;
+  std::ofstream(dir_.file("empty.raw")).close();
+  fs::resize_file(dir_.file("empty.raw"), test::mib);
+  for (const std::string command : {"df", "filesystems"}) {
+    const Outcome empty = test::drydock({command, "-a", dir_.file("empty.raw")});
+    EXPECT_EQ(empty.status, 0);
+    EXPECT_THAT(empty.err, HasSubstr("drydock " + command + ": found no")) << empty.err;
+    EXPECT_EQ(std::ranges::count(empty.out, '\n'), command == "df" ? 1 : 0) << empty.out;
+  }
   const Outcome wrong = test::drydock({"ls", "-a", image(), "-m", "/dev/sda9", "/"});
   EXPECT_EQ(wrong.status, 1);
   EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sda9 on /: "));

@@ -32,11 +32,13 @@ Qcow2Bytes with_snapshot(uint64_t l1_offset, uint32_t l1_entries, uint32_t extra
 }
 
 TEST(hostile_qcow2, cve_2014_0142_and_0148_other_formats_are_never_parsed) {
-  // Parallels (division by zero) and VHDX (endless loop): such files are raw bytes here.
+  // Parallels (division by zero) and VHDX (endless loop): such files are refused, or raw bytes where the user says so.
   for (const std::string magic : {"WithoutFreeSpace", "vhdxfile", "WithouFreSpacExt"}) {
     const test::TempDir dir;
     test::write_file(dir.file("image"), magic + std::string(4096, '\0'));
-    EXPECT_EQ(Image::open(dir.file("image"), {})->format(), Format::raw);
+    const auto guess = [&] { Image::open(dir.file("image"), {}); };
+    EXPECT_EQ(test::error_of(guess).kind(), ErrorKind::unsupported);
+    EXPECT_EQ(Image::open(dir.file("image"), {.format = Format::raw})->format(), Format::raw);
   }
 }
 

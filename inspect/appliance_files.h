@@ -24,10 +24,11 @@ class ApplianceFiles final : public GuestFiles {
 
   std::vector<Filesystem> filesystems() override;
   std::vector<Volume> volumes(const VolumeQuery& query) override;
-  std::optional<FilesystemUsage> usage(const Filesystem& filesystem) override;
+  FilesystemUsage usage(const Filesystem& filesystem) override;
+  std::vector<std::string> encrypted_devices() override;
   std::vector<OperatingSystem> operating_systems() override;
   void mount(const MountRequest& request) override;
-  std::vector<std::string> mount_inspected() override;
+  std::vector<std::string> mount_inspected(const std::string& root) override;
   std::string resolve_user_path(const std::string& path) override;
   std::string real_path(const std::string& path) override;
   FileStat stat(const std::string& path) override;
@@ -62,6 +63,7 @@ class ApplianceFiles final : public GuestFiles {
   std::vector<std::string> raid_members(const std::string& device);
 
   void unlock_encrypted();
+  std::vector<std::string> encrypted_among(const std::vector<std::string>& devices);
   bool unlock_among(const std::vector<std::string>& devices);
   void unlock(const std::string& device);
   bool try_passphrase(const std::string& device, const std::string& name, const std::string& passphrase);

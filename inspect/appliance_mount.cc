@@ -50,20 +50,30 @@ void ApplianceFiles::mount(const MountRequest& request) {
   }
 }
 
-std::vector<std::string> ApplianceFiles::mount_inspected() {
+std::vector<std::string> ApplianceFiles::mount_inspected(const std::string& root) {
   const std::vector<OperatingSystem> systems = operating_systems();
   if (systems.empty()) {
     throw Error(ErrorKind::not_found,
                 "no operating system was found on this disk; `drydock filesystems` lists what is there, "
                 "-m DEVICE mounts one of them");
   }
-  if (systems.size() > 1) {
+  const auto chosen = std::ranges::find_if(systems, [&](const OperatingSystem& system) {
+    return root.empty() ? systems.size() == 1 : system.root == root || canonical(system.root) == root;
+  });
+  if (chosen == systems.end()) {
     std::string roots;
-    for (const OperatingSystem& system : systems) roots += (roots.empty() ? "" : ", ") + printable(system.root);
-    throw Error(ErrorKind::invalid,
-                fmt::format("more than one operating system was found ({}): -m DEVICE chooses", roots));
+    for (const OperatingSystem& system : systems) {
+      const std::string name = system.product_name.empty() ? system.type : system.product_name;
+      roots += fmt::format("{}{} ({})", roots.empty() ? "" : ", ", printable(canonical(system.root)), printable(name));
+    }
+    if (root.empty()) {
+      throw Error(ErrorKind::invalid,
+                  fmt::format("more than one operating system was found: {}; --root DEVICE chooses", roots));
+    }
+    throw Error(ErrorKind::not_found,
+                fmt::format("--root {}: no operating system was found there; there are: {}", printable(root), roots));
   }
-  return mount_system(systems[0]);
+  return mount_system(*chosen);
 }
 
 std::vector<std::string> ApplianceFiles::mount_system(const OperatingSystem& system) {
@@ -178,15 +188,28 @@ void ApplianceFiles::unlock_encrypted() {
 }
 
 bool ApplianceFiles::unlock_among(const std::vector<std::string>& devices) {
-  bool unlocked = false;
+  const std::vector<std::string> encrypted = encrypted_among(devices);
+  for (const std::string& device : encrypted) unlock(device);
+  return !encrypted.empty();
+}
+
+std::vector<std::string> ApplianceFiles::encrypted_among(const std::vector<std::string>& devices) {
+  std::vector<std::string> found;
   for (const std::string& device : devices) {
     char* answer = guestfs_vfs_type(g(), device.c_str());
     const std::string type = answer == nullptr ? "" : handle().check_string(answer);
-    if (type != "crypto_LUKS" && type != "BitLocker") continue;
-    unlock(device);
-    unlocked = true;
+    if (type == "crypto_LUKS" || type == "BitLocker") found.push_back(device);
   }
-  return unlocked;
+  return found;
+}
+
+std::vector<std::string> ApplianceFiles::encrypted_devices() {
+  std::vector<std::string> candidates = handle().check_list(guestfs_list_devices(g()));
+  std::ranges::move(handle().check_list(guestfs_list_partitions(g())), std::back_inserter(candidates));
+  std::ranges::move(handle().check_list(guestfs_lvs(g())), std::back_inserter(candidates));
+  std::vector<std::string> found = encrypted_among(candidates);
+  for (std::string& device : found) device = canonical(device);
+  return found;
 }
 
 void ApplianceFiles::unlock(const std::string& device) {
@@ -194,8 +217,8 @@ void ApplianceFiles::unlock(const std::string& device) {
   if (char* answer = guestfs_luks_uuid(g(), device.c_str())) uuid = handle().check_string(answer);
   const std::string name = uuid.empty() ? "crypt-" + base_name(device) : "luks-" + uuid;
   for (const GuestKey& key : options_.keys) {
-    const bool meant =
-        key.selector == device || (!uuid.empty() && key.selector == uuid) || canonical(device) == key.selector;
+    const bool meant = key.selector == "all" || key.selector == device || (!uuid.empty() && key.selector == uuid) ||
+                       canonical(device) == key.selector;
     if (meant && try_passphrase(device, name, key.passphrase)) return;
   }
   const std::string shown = canonical(device);

@@ -38,21 +38,23 @@ std::vector<Filesystem> ApplianceFiles::filesystems() {
   return found;
 }
 
-std::optional<FilesystemUsage> ApplianceFiles::usage(const Filesystem& filesystem) {
-  if (guestfs_mount_ro(g(), filesystem.mountable.c_str(), "/") == -1) return {};
-  const auto answer = guestfs_statvfs(g(), "/");
-  std::optional<FilesystemUsage> usage;
-  if (answer != nullptr) {
-    usage = FilesystemUsage{.block_size = static_cast<uint64_t>(answer->bsize),
-                            .blocks = static_cast<uint64_t>(answer->blocks),
-                            .free_blocks = static_cast<uint64_t>(answer->bfree),
-                            .available_blocks = static_cast<uint64_t>(answer->bavail),
-                            .inodes = static_cast<uint64_t>(answer->files),
-                            .free_inodes = static_cast<uint64_t>(answer->ffree)};
-    guestfs_free_statvfs(answer);
+FilesystemUsage ApplianceFiles::usage(const Filesystem& filesystem) {
+  handle().check(guestfs_mount_ro(g(), filesystem.mountable.c_str(), "/"));
+  using Answer = struct guestfs_statvfs;
+  std::unique_ptr<Answer, void (*)(Answer*)> answer(nullptr, guestfs_free_statvfs);
+  try {
+    answer = handle().check_struct(guestfs_statvfs(g(), "/"), guestfs_free_statvfs);
+  } catch (...) {
+    guestfs_umount_all(g());
+    throw;
   }
   handle().check(guestfs_umount_all(g()));
-  return usage;
+  return {.block_size = static_cast<uint64_t>(answer->bsize),
+          .blocks = static_cast<uint64_t>(answer->blocks),
+          .free_blocks = static_cast<uint64_t>(answer->bfree),
+          .available_blocks = static_cast<uint64_t>(answer->bavail),
+          .inodes = static_cast<uint64_t>(answer->files),
+          .free_inodes = static_cast<uint64_t>(answer->ffree)};
 }
 
 std::vector<Volume> ApplianceFiles::volumes(const VolumeQuery& query) {
@@ -81,7 +83,11 @@ std::optional<uint64_t> ApplianceFiles::filesystem_size(const Filesystem& filesy
     return {};
   }
   if (handle().last_errno() != EINVAL) throw handle().error();
-  if (const auto mounted = usage(filesystem)) return mounted->blocks * mounted->block_size;
+  try {
+    const FilesystemUsage mounted = usage(filesystem);
+    return mounted.blocks * mounted.block_size;
+  } catch (const Error&) {  // what cannot be mounted has the size of its device, or is an error here
+  }
   return static_cast<uint64_t>(handle().check_number(guestfs_blockdev_getsize64(g(), filesystem.mountable.c_str())));
 }
 

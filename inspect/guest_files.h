@@ -125,14 +125,17 @@ class GuestFiles {
   // What the disks hold; nothing needs to be mounted, and nothing may be.
   virtual std::vector<Filesystem> filesystems() = 0;
   virtual std::vector<Volume> volumes(const VolumeQuery& query) = 0;
-  // Nothing for a filesystem that cannot be mounted.
-  virtual std::optional<FilesystemUsage> usage(const Filesystem& filesystem) = 0;
+  // Throws for a filesystem that cannot be mounted.
+  virtual FilesystemUsage usage(const Filesystem& filesystem) = 0;
+  // Devices that a passphrase opens, and that nothing has opened yet: they are not among filesystems().
+  virtual std::vector<std::string> encrypted_devices() = 0;
   virtual std::vector<OperatingSystem> operating_systems() = 0;
 
   virtual void mount(const MountRequest& request) = 0;
-  // Mounts the guest's only operating system as its fstab says; throws when there is none, or more than one. Returns
-  // warnings: filesystems other than the root's that could not be mounted.
-  virtual std::vector<std::string> mount_inspected() = 0;
+  // Mounts the guest's operating system as its fstab says: that with its root filesystem on the device `root`, or with
+  // "" the only one. Throws when there is none of that kind, or more than one. Returns warnings: filesystems other than
+  // the root's that could not be mounted.
+  virtual std::vector<std::string> mount_inspected(const std::string& root) = 0;
 
   // The guest path that a user's word stands for: "C:\Windows\win.ini" in a guest mounted by mount_inspected() that
   // runs Windows, the word itself in all others.

@@ -5,6 +5,7 @@
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 
@@ -12,6 +13,7 @@ namespace {
 
 int cat(Invocation& invocation) {
   if (invocation.arguments.empty()) usage_error("which file? A path inside the guest is expected");
+  require_guest_paths(invocation.arguments);
   OpenedGuest guest(invocation, false);
   guest.mount();
   bool failed = false;

@@ -3,9 +3,12 @@
 // drydock copy-in: host files and folders into a guest, as virt-copy-in copies them. Files that are replaced keep their
 // mode, owner and labels.
 
+#include <algorithm>
+
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 
@@ -17,6 +20,8 @@ int copy_in(Invocation& invocation) {
   if (invocation.options.has("ro")) usage_error("copy-in writes to the image: --ro makes no sense");
   const std::string target = words.back();
   words.pop_back();
+  require_guest_path(target);
+  std::ranges::for_each(words, require_local_source);
   OpenedGuest guest(invocation, true);
   guest.mount();
   const std::string folder = guest.files().resolve_user_path(target);

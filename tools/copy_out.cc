@@ -4,13 +4,16 @@
 // the guest made (inspect/tree_extractor.h).
 
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 
 #include "inspect/tree_extractor.h"
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 
@@ -46,8 +49,10 @@ int copy_out(Invocation& invocation) {
   const std::string folder = words.back();
   words.pop_back();
   if (!std::filesystem::is_directory(folder)) {
-    throw Error(ErrorKind::not_found, fmt::format("target '{}' is not a directory", folder));
+    throw Error(ErrorKind::not_found, fmt::format("target '{}' is not a directory", printable(folder)));
   }
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) throw system_error(errno, printable(folder));
+  require_guest_paths(words);
   const ExtractOptions options{.devices = invocation.options.has("devices"),
                                .setuid = invocation.options.has("setuid"),
                                .warn = [&](const std::string& text) { invocation.warn(text); }};

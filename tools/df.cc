@@ -28,15 +28,38 @@ std::string guest_name(const std::vector<Drive>& drives) {
   return base_name(drives[0].path) + std::string(drives.size() - 1, '+');
 }
 
-std::vector<Line> measure(Invocation& invocation) {
+struct Measured {
+  std::vector<Line> lines;
+  bool complete = true;
+};
+
+// What has no line is named, with the reason; virt-df passes over it in silence.
+Measured measure(Invocation& invocation) {
   const std::string name = guest_name(parse_drives(invocation.options));
   OpenedGuest guest(invocation, false);
-  std::vector<Line> lines;
+  Measured measured;
+  const auto leave_out = [&](const std::string& device, std::string_view why) {
+    if (!invocation.as_incumbent) invocation.warn(fmt::format("{} is left out: {}", printable(device), why));
+  };
   for (const Filesystem& filesystem : guest.files().filesystems()) {
-    if (!filesystem.is_mountable()) continue;
-    if (const auto usage = guest.files().usage(filesystem)) lines.push_back({name, filesystem.device, *usage});
+    if (filesystem.type == "swap") continue;
+    if (!filesystem.is_mountable()) {
+      leave_out(filesystem.device, "it holds no filesystem that is known");
+      continue;
+    }
+    try {
+      measured.lines.push_back({name, filesystem.device, guest.files().usage(filesystem)});
+    } catch (const Error& error) {
+      if (guest.interruption().caught() != 0) throw;
+      leave_out(fmt::format("{} ({})", filesystem.device, filesystem.type), error.what());
+      measured.complete = invocation.as_incumbent;
+    }
   }
-  return lines;
+  for (const std::string& device : guest.files().encrypted_devices()) {
+    leave_out(device, "it is encrypted");
+    measured.complete = invocation.as_incumbent;
+  }
+  return measured;
 }
 
 double percent_used(uint64_t total, uint64_t free) {
@@ -99,14 +122,16 @@ void print_json(Invocation& invocation, const std::vector<Line>& lines) {
   auto document = nlohmann::ordered_json::array();
   for (const Line& line : lines) {
     const FilesystemUsage& usage = line.usage;
-    document.push_back({{"guest", line.guest},
-                        {"filesystem", line.device},
-                        {"size", usage.blocks * usage.block_size},
-                        {"used", (usage.blocks - usage.free_blocks) * usage.block_size},
-                        {"available", usage.available_blocks * usage.block_size},
-                        {"inodes", usage.inodes},
-                        {"inodes-used", usage.inodes - usage.free_inodes},
-                        {"inodes-free", usage.free_inodes}});
+    auto object = nlohmann::ordered_json::object();
+    add_text(object, "guest", line.guest);
+    add_text(object, "filesystem", line.device);
+    object["size"] = usage.blocks * usage.block_size;
+    object["used"] = (usage.blocks - usage.free_blocks) * usage.block_size;
+    object["available"] = usage.available_blocks * usage.block_size;
+    object["inodes"] = usage.inodes;
+    object["inodes-used"] = usage.inodes - usage.free_inodes;
+    object["inodes-free"] = usage.free_inodes;
+    document.push_back(std::move(object));
   }
   invocation.io.out << json_text(document);
 }
@@ -128,7 +153,7 @@ int df(Invocation& invocation) {
   }
   if (options.has("human-readable") && options.has("csv")) usage_error("-h and --csv do not go together");
   check_thread_count(options);
-  const std::vector<Line> lines = measure(invocation);
+  const auto [lines, complete] = measure(invocation);
   if (lines.empty()) tell_nothing_found(invocation, "no filesystem to measure");
   if (options.has("json")) {
     print_json(invocation, lines);
@@ -137,7 +162,7 @@ int df(Invocation& invocation) {
   } else {
     print_text(invocation, lines);
   }
-  return 0;
+  return complete ? 0 : 1;
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "src/unique_fd.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 
@@ -33,21 +34,35 @@ void download(GuestFiles& files, const std::string& path, const std::string& loc
   if (!file) throw Error(ErrorKind::io, fmt::format("{}: cannot be written", local));
 }
 
+// The expression stands between two pieces of program, each -e a line: it sees $_ and $lineno.
+std::vector<std::string> perl_words(const std::string& expression) {
+  return {"-e", "our $lineno = 0; while (defined($_ = <STDIN>)) { ++$lineno;",
+          "-e", expression,
+          "-e", "; print STDOUT $_ or die qq{print: $!\\n}; } close(STDOUT) or die qq{close: $!\\n};"};
+}
+
+void require_success(const ChildResult& perl) {
+  if (perl.status == 0) return;
+  std::string complaint = perl.err;
+  while (complaint.ends_with('\n')) complaint.pop_back();
+  throw Error(ErrorKind::usage, fmt::format("the Perl expression failed: {}", printable(complaint)));
+}
+
+// Before anything is launched for it.
+void require_expression(const std::string& expression) {
+  std::vector<std::string> argv{"perl", "-c"};
+  std::ranges::copy(perl_words(expression), std::back_inserter(argv));
+  require_success(run_child(argv, {}));
+}
+
 // Leaves the changed text in `changed`.
 void edit_by_expression(const std::string& expression, const std::string& original, const std::string& changed) {
   const UniqueFd in(::open(original.c_str(), O_RDONLY | O_CLOEXEC));
   const UniqueFd out(::open(changed.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!in || !out) throw system_error(errno, changed);
-  // The expression stands between two pieces of program, each -e a line: it sees $_ and $lineno.
-  const ChildResult result =
-      run_child({"perl", "-e", "our $lineno = 0; while (defined($_ = <STDIN>)) { ++$lineno;", "-e", expression, "-e",
-                 "; print STDOUT $_ or die qq{print: $!\\n}; } close(STDOUT) or die qq{close: $!\\n};"},
-                {.in = in.get(), .out = out.get()});
-  if (result.status != 0) {
-    std::string complaint = result.err;
-    while (complaint.ends_with('\n')) complaint.pop_back();
-    throw Error(ErrorKind::usage, fmt::format("the Perl expression failed: {}", printable(complaint)));
-  }
+  std::vector<std::string> argv{"perl"};
+  std::ranges::copy(perl_words(expression), std::back_inserter(argv));
+  require_success(run_child(argv, {.in = in.get(), .out = out.get()}));
 }
 
 void edit_in_editor(InterruptionGuard& interruption, const std::string& original, const std::string& changed) {
@@ -108,6 +123,8 @@ void check_edit_words(const Invocation& invocation) {
   if (backup && (backup->empty() || backup->find('/') != std::string::npos)) {
     usage_error(fmt::format("-b '{}': a suffix for file names is expected", printable(*backup)));
   }
+  require_guest_paths(invocation.arguments);
+  if (const auto expression = expression_of(invocation.options)) require_expression(*expression);
 }
 
 int edit(Invocation& invocation) {

@@ -85,9 +85,11 @@ Row long_row(const Volume& volume, const VolumeQuery& query, bool human) {
 }
 
 nlohmann::ordered_json json_of(const Volume& volume) {
-  nlohmann::ordered_json object{{"name", volume.name}, {"type", type_of(volume.kind)}};
+  auto object = nlohmann::ordered_json::object();
+  add_text(object, "name", volume.name);
+  object["type"] = type_of(volume.kind);
   if (volume.type) object["vfs"] = *volume.type;
-  if (volume.label) object["label"] = *volume.label;
+  if (volume.label) add_text(object, "label", *volume.label);
   if (volume.mbr_id) object["mbr"] = *volume.mbr_id;
   if (volume.size) object["size"] = *volume.size;
   object["parents"] = volume.parents;

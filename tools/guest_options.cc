@@ -3,6 +3,7 @@
 #include "tools/guest_options.h"
 
 #include "src/error.h"
+#include "tools/guest_words.h"
 #include "tools/passphrase.h"
 #include "tools/remote.h"
 
@@ -65,9 +66,10 @@ std::vector<OptionSpec> disk_options() {
 std::vector<OptionSpec> mount_options() {
   return {
       {0, "echo-keys", "", "show passphrases as they are typed"},
-      {0, "key", "SELECTOR", "passphrase of a LUKS device: DEVICE:key:TEXT or DEVICE:file:FILE"},
+      {0, "key", "SELECTOR", "passphrase of a LUKS device: DEVICE:key:TEXT or DEVICE:file:FILE; all: of any device"},
       {0, "keys-from-stdin", "", "read passphrases from standard input"},
       {'m', "mount", "DEV[:MNT[:OPTS[:TYPE]]]", "mount DEV on MNT (default: /) instead of looking for the system"},
+      {0, "root", "DEVICE", "of several operating systems, the one whose root filesystem is on DEVICE"},
   };
 }
 
@@ -122,7 +124,12 @@ MountRequest parse_mount(const std::string& text) {
     if (parts.size() == 3) parts.push_back(text.substr(start));
   }
   parts.resize(4);
-  if (parts[0].empty()) usage_error(fmt::format("-m {}: a device is missing", printable(text)));
+  if (!parts[0].starts_with("/dev/")) {
+    usage_error(fmt::format("-m {}: a device of the guest is expected first, as in '/dev/sda1'", printable(text)));
+  }
+  if (!parts[1].empty() && !parts[1].starts_with('/')) {
+    usage_error(fmt::format("-m {}: the folder to mount on starts with a slash", printable(text)));
+  }
   return {.device = parts[0],
           .mountpoint = parts[1].empty() ? std::string("/") : parts[1],
           .options = parts[2],
@@ -146,12 +153,16 @@ void tell_nothing_found(const Invocation& invocation, std::string_view what) {
 }
 
 OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation) {
+  for (const std::string& text : invocation.options.values("mount")) mounts_.push_back(parse_mount(text));
+  if (!mounts_.empty() && invocation.options.has("root")) usage_error("--root and -m do not go together");
+  const ApplianceOptions appliance = appliance_options(invocation, writable);
   std::vector<GuestDisk> disks;
   for (const Drive& drive : parse_drives(invocation.options)) {
     images_.push_back(open_drive(invocation, drive, writable));
     disks.push_back({.disk = images_.back()->disk(), .sector_size = drive.sector_size});
   }
-  files_ = open_appliance(disks, appliance_options(invocation, writable));
+  require_mountable(mounts_, images_);
+  files_ = open_appliance(disks, appliance);
 }
 
 void OpenedGuest::finish() {
@@ -160,10 +171,25 @@ void OpenedGuest::finish() {
 }
 
 void OpenedGuest::mount() {
-  const std::vector<std::string> requests = invocation_.options.values("mount");
-  for (const std::string& request : requests) files_->mount(parse_mount(request));
-  if (!requests.empty()) return;
-  for (const std::string& warning : files_->mount_inspected()) invocation_.warn(warning);
+  for (const MountRequest& request : mounts_) mount_by_hand(request);
+  if (!mounts_.empty()) return;
+  const std::string root = invocation_.options.value("root").value_or("");
+  for (const std::string& warning : files_->mount_inspected(root)) invocation_.warn(warning);
+}
+
+void OpenedGuest::mount_by_hand(const MountRequest& request) {
+  try {
+    files_->mount(request);
+  } catch (const Error& error) {
+    if (guard_.caught() != 0) throw;
+    std::string known;
+    for (const Filesystem& filesystem : files_->filesystems()) {
+      if (!filesystem.is_mountable()) continue;
+      known += fmt::format("{}{} ({})", known.empty() ? "; there are: " : ", ", printable(filesystem.device),
+                           printable(filesystem.type));
+    }
+    throw Error(error.kind(), error.errno_value(), error.what() + known);
+  }
 }
 
 }  // namespace drydock::cli

@@ -48,14 +48,17 @@ class OpenedGuest {
   GuestFiles& files() { return *files_; }
   InterruptionGuard& interruption() { return guard_; }
 
-  // Mounts what -m says; without -m, the guest's operating system.
+  // Mounts what -m says; without -m, the guest's operating system, of several the one that --root names.
   void mount();
   // As GuestFiles::finish(): the end of a command that writes.
   void finish();
 
  private:
+  void mount_by_hand(const MountRequest& request);
+
   InterruptionGuard guard_;  // ends last
   Invocation& invocation_;
+  std::vector<MountRequest> mounts_;
   std::vector<std::shared_ptr<Image>> images_;
   std::unique_ptr<GuestFiles> files_;
 };

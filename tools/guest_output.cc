@@ -92,6 +92,17 @@ std::string aligned(const std::vector<std::vector<std::optional<std::string>>>& 
   return text;
 }
 
+void add_text(nlohmann::ordered_json& object, const std::string& key, const std::string& text) {
+  object[key] = text;
+  try {
+    nlohmann::json(text).dump();
+  } catch (const nlohmann::json::type_error&) {  // not UTF-8
+    std::string digits;
+    for (const char byte : text) digits += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+    object[key + "-hex"] = digits;
+  }
+}
+
 std::string json_text(const nlohmann::ordered_json& document) {
   return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }

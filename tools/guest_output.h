@@ -29,6 +29,10 @@ std::string short_size(uint64_t bytes);
 // Rows in aligned columns; an empty cell shows as "-", a column without any cell not at all.
 std::string aligned(const std::vector<std::vector<std::optional<std::string>>>& rows);
 
+// Adds `text`, foreign and perhaps no UTF-8: what JSON cannot hold of it is U+FFFD in the member `key`, and "KEY-hex"
+// then has all of its bytes in hexadecimal.
+void add_text(nlohmann::ordered_json& object, const std::string& key, const std::string& text);
+
 // A document with its line end. Bytes that are not UTF-8 become U+FFFD.
 std::string json_text(const nlohmann::ordered_json& document);
 

@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/guest_options.h"
 #include "tools/guest_output.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 
@@ -140,18 +141,22 @@ void list_with_fields(Invocation& invocation, GuestFiles& files, const std::stri
 }
 
 nlohmann::ordered_json json_of(GuestFiles& files, const std::string& path, const FileStat& stat, const Fields& fields) {
-  nlohmann::ordered_json object{{"path", path},
-                                {"type", std::string(1, type_letter(stat.mode))},
-                                {"mode", fmt::format("{:04o}", stat.mode & 07777)},
-                                {"size", stat.size},
-                                {"uid", stat.uid},
-                                {"gid", stat.gid},
-                                {"atime", stat.accessed.seconds},
-                                {"mtime", stat.modified.seconds},
-                                {"ctime", stat.changed.seconds},
-                                {"inode", stat.inode},
-                                {"nlink", stat.links}};
-  if (S_ISLNK(stat.mode)) object["link"] = files.read_link(path);
+  auto object = nlohmann::ordered_json::object();
+  add_text(object, "path", path);
+  object["type"] = std::string(1, type_letter(stat.mode));
+  object["mode"] = fmt::format("{:04o}", stat.mode & 07777);
+  object["size"] = stat.size;
+  object["uid"] = stat.uid;
+  object["gid"] = stat.gid;
+  object["atime"] = stat.accessed.seconds;
+  object["mtime"] = stat.modified.seconds;
+  object["ctime"] = stat.changed.seconds;
+  object["device"] = device_text(stat.device);
+  object["inode"] = stat.inode;
+  object["nlink"] = stat.links;
+  object["rdev"] = device_text(stat.rdev);
+  object["blocks"] = stat.blocks;
+  if (S_ISLNK(stat.mode)) add_text(object, "link", files.read_link(path));
   if (S_ISREG(stat.mode) && !fields.checksum.empty()) object[fields.checksum] = files.checksum(path, fields.checksum);
   return object;
 }
@@ -169,6 +174,24 @@ void add_json(nlohmann::ordered_json& document, GuestFiles& files, const std::st
   }
 }
 
+// Of several folders each has its name above it, as ls(1) shows them, where names alone do not tell which folder they
+// are in. virt-ls leaves that out.
+class Headings {
+ public:
+  explicit Headings(const Invocation& invocation)
+      : io_(invocation.io), wanted_(invocation.arguments.size() > 1 && !invocation.as_incumbent) {}
+
+  void print(const std::string& folder) {
+    if (wanted_) io_.out << (first_ ? "" : "\n") << shown(io_, folder) << ":\n";
+    first_ = false;
+  }
+
+ private:
+  const Streams& io_;
+  bool wanted_;
+  bool first_ = true;
+};
+
 // `ls -l` from the appliance escapes nothing; its line ends must stay.
 std::string shown_lines(const Streams& io, const std::string& text) {
   std::string result;
@@ -180,13 +203,17 @@ std::string shown_lines(const Streams& io, const std::string& text) {
   return result;
 }
 
-void list_plain(Invocation& invocation, GuestFiles& files, const std::string& folder) {
+void list_plain(Invocation& invocation, GuestFiles& files, const std::string& folder, Headings& headings) {
   const ParsedOptions& options = invocation.options;
   if (options.has("long")) {
-    invocation.io.out << shown_lines(invocation.io, files.long_listing(folder));
+    const std::string listing = files.long_listing(folder);
+    headings.print(folder);
+    invocation.io.out << shown_lines(invocation.io, listing);
     return;
   }
-  for (const std::string& name : options.has("recursive") ? files.find(folder) : files.list(folder)) {
+  const std::vector<std::string> names = options.has("recursive") ? files.find(folder) : files.list(folder);
+  headings.print(folder);
+  for (const std::string& name : names) {
     invocation.io.out << shown(invocation.io, name) << '\n';
   }
 }
@@ -198,10 +225,12 @@ int list(Invocation& invocation) {
   if (fields.human && fields.csv) usage_error("-h and --csv do not go together");
   const bool with_fields = options.has("long") && options.has("recursive");
 
+  require_guest_paths(invocation.arguments);
   OpenedGuest guest(invocation, false);
   guest.mount();
   bool failed = false;
   auto document = nlohmann::ordered_json::array();
+  Headings headings(invocation);
   for (const std::string& folder : invocation.arguments) {
     try {
       if (options.has("json")) {
@@ -209,7 +238,7 @@ int list(Invocation& invocation) {
       } else if (with_fields) {
         list_with_fields(invocation, guest.files(), folder, fields);
       } else {
-        list_plain(invocation, guest.files(), folder);
+        list_plain(invocation, guest.files(), folder, headings);
       }
     } catch (const Error& error) {
       if (guest.interruption().caught() != 0) throw;

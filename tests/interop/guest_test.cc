@@ -135,9 +135,11 @@ TEST_F(Guest, a_disk_without_a_system_and_a_wrong_device_get_one_clear_line) {
     EXPECT_THAT(empty.err, HasSubstr("drydock " + command + ": found no")) << empty.err;
     EXPECT_EQ(std::ranges::count(empty.out, '\n'), command == "df" ? 1 : 0) << empty.out;
   }
-  const Outcome wrong = test::drydock({"ls", "-a", image(), "-m", "/dev/sda9", "/"});
+  // Of a disk without a partition table only the appliance knows what there is.
+  const Outcome wrong = test::drydock({"ls", "-a", shared_->file("esp.part"), "-m", "/dev/sda9", "/"});
   EXPECT_EQ(wrong.status, 1);
   EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sda9 on /: "));
+  EXPECT_THAT(wrong.err, HasSubstr("; there are: /dev/sda (vfat)\n"));
   EXPECT_EQ(std::ranges::count(wrong.err, '\n'), 1) << wrong.err;
 }
 

@@ -10,7 +10,9 @@
 #include "src/error.h"
 #include "tests/support/in_process.h"
 #include "tests/support/support.h"
+#include "tests/support/table_bytes.h"
 #include "tools/commands.h"
+#include "tools/guest_words.h"
 
 namespace drydock::cli {
 namespace {
@@ -68,7 +70,9 @@ TEST_F(GuestOptions, mount_takes_up_to_four_parts) {
   EXPECT_EQ(full.options, "acl,user_xattr");
   EXPECT_EQ(full.type, "ext4");
   EXPECT_EQ(parse_mount("/dev/sda1::noatime").mountpoint, "/");
-  EXPECT_EQ(test::error_of([] { parse_mount(":/"); }).kind(), ErrorKind::usage);
+  for (const char* wrong : {":/", "sda1", "", "/dev/sda1:boot"}) {
+    EXPECT_EQ(test::error_of([&] { parse_mount(wrong); }).kind(), ErrorKind::usage) << wrong;
+  }
 }
 
 TEST_F(GuestOptions, keys_are_text_or_a_files_contents) {
@@ -77,6 +81,7 @@ TEST_F(GuestOptions, keys_are_text_or_a_files_contents) {
   EXPECT_EQ(parse_key("/dev/sda1:key:a:b").passphrase, "a:b");
   EXPECT_EQ(parse_key("/dev/sda1:file:" + dir.file("key")).passphrase, "from:file");
   EXPECT_EQ(parse_key("0a-1b:key:x").selector, "0a-1b");
+  EXPECT_EQ(parse_key("all:key:x").selector, "all");
   EXPECT_EQ(test::error_of([] { parse_key("/dev/sda1"); }).kind(), ErrorKind::usage);
   EXPECT_EQ(test::error_of([] { parse_key("/dev/sda1:other:x"); }).kind(), ErrorKind::usage);
 }
@@ -103,6 +108,15 @@ TEST(GuestCommand, refuses_misuse_with_one_line_and_a_hint) {
       {{"copy-out", "-a", "x", "/etc"}, "a local directory are expected"},
       {{"copy-out", "--rw", "-a", "x", "/etc", "/tmp"}, "--rw makes no sense"},
       {{"copy-in", "--ro", "-a", "x", "f", "/etc"}, "--ro makes no sense"},
+      {{"cat", "-a", "x", "etc/fstab"}, "'etc/fstab': paths inside the guest start with a slash, as in '/etc/fstab'"},
+      {{"ls", "-a", "x", "/etc", "home"}, "paths inside the guest start with a slash"},
+      {{"edit", "-a", "x", "etc/fstab"}, "paths inside the guest start with a slash"},
+      {{"copy-in", "-a", "x", "/dev/null", "etc"}, "paths inside the guest start with a slash"},
+      {{"copy-out", "-a", "x", "etc", "/tmp"}, "paths inside the guest start with a slash"},
+      {{"edit", "-a", "x", "-e", "s/(//", "/f"}, "the Perl expression failed: "},
+      {{"cat", "-a", "x", "-m", "sda1", "/f"}, "-m sda1: a device of the guest is expected"},
+      {{"cat", "-a", "x", "-m", "/dev/sda1:boot", "/f"}, "the folder to mount on starts with a slash"},
+      {{"cat", "-a", "x", "-m", "/dev/sda1", "--root", "/dev/sda2", "/f"}, "--root and -m do not go together"},
       {{"cat", "--format=vmdk", "-a", "x", "/f"}, "raw and qcow2 are known"},
   };
   for (const Misuse& misuse : misuses) {
@@ -124,6 +138,31 @@ TEST(GuestCommand, says_in_one_line_what_is_wrong_with_an_image) {
     EXPECT_EQ(std::ranges::count(outcome.err, '\n'), 1) << outcome.err;
   }
   EXPECT_THAT(test::drydock({"copy-out", "-a", "x", "/etc", dir.file("nowhere")}).err, HasSubstr("is not a directory"));
+  EXPECT_EQ(test::drydock({"copy-in", "-a", "x", dir.file("nowhere"), "/etc"}).err,
+            fmt::format("drydock copy-in: {}: No such file or directory\n", dir.file("nowhere")));
+}
+
+TEST(GuestCommand, finds_wrong_mounts_before_a_launch_and_says_what_there_is) {
+  const test::TempDir dir;
+  const std::string image = dir.file("guest.img");
+  test::write_file(image,
+                   test::TableBytes(4096).gpt_entry(1, 40, 99, u"boot").gpt_entry(3, 100, 199).write_gpt().bytes());
+  const auto complaint_of = [&](const std::vector<std::string>& mounts) {
+    std::vector<std::string> words{"cat", "-a", image};
+    for (const std::string& mount : mounts) words.insert(words.end(), {"-m", mount});
+    words.emplace_back("/f");
+    return test::drydock(words).err;
+  };
+  EXPECT_THAT(complaint_of({"/dev/sda2"}),
+              HasSubstr("-m /dev/sda2: there is no such partition; there are: /dev/sda1 ("));
+  EXPECT_THAT(complaint_of({"/dev/sda2"}), HasSubstr("), /dev/sda3 ("));
+  EXPECT_THAT(complaint_of({"/dev/sdb1"}), HasSubstr("-m /dev/sdb1: there is no such disk; the last is /dev/sda"));
+  EXPECT_THAT(complaint_of({"/dev/sda1:/boot"}), HasSubstr("the first -m mounts the root filesystem, on /"));
+
+  const std::vector<std::shared_ptr<Image>> images{Image::open(image, {.format = Format::raw})};
+  for (const char* device : {"/dev/sda1", "/dev/vda3", "/dev/sda", "/dev/vg/root", "/dev/mapper/x", "/dev/md127"}) {
+    EXPECT_NO_THROW(require_mountable({{.device = device}}, images)) << device;
+  }
 }
 
 }  // namespace

@@ -38,5 +38,14 @@ TEST(GuestOutput, safety_12_json_escapes_names) {
   EXPECT_EQ(json_text("bad \xff byte"), "\"bad \xef\xbf\xbd byte\"\n");
 }
 
+TEST(GuestOutput, json_keeps_bytes_that_are_not_utf_8) {
+  auto object = nlohmann::ordered_json::object();
+  add_text(object, "path", "bad \xff byte");
+  add_text(object, "link", "g\xc3\xbct");
+  EXPECT_EQ(object["path-hex"], "62616420ff2062797465");
+  EXPECT_FALSE(object.contains("link-hex"));
+  EXPECT_EQ(nlohmann::json::parse(json_text(object))["path"], "bad \xef\xbf\xbd byte");
+}
+
 }  // namespace
 }  // namespace drydock::cli

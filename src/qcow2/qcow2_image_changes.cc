@@ -3,7 +3,6 @@
 // Qcow2Image's changes of the image as a whole: snapshots and its size.
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <chrono>
 
@@ -291,11 +290,10 @@ void Qcow2Image::clear_last_cluster_tail(uint64_t size) {
   const uint64_t tail = round_up(old_size, header().cluster_size()) - old_size;
   if (tail == 0 || old_size == 0 || size <= old_size) return;
   // Whoever writes a part of a cluster that is not its own takes the rest along, with zeros behind the disk's end.
-  std::array<std::byte, sector_size> last{};
   const GuestOffset last_sector(old_size - sector_size);
-  disk_->read(last_sector, last);
-  disk_->write(last_sector, last);
   change([&] {
+    writable_disk_->own_sector(last_sector);
+    writable_disk_->metadata().settle();
     const Mapping mapping = writable_disk_->metadata().translate({last_sector, sector_size});
     preallocate(*layer_->data_storage, mapping.host + sector_size, tail, Preallocation::full);
   });

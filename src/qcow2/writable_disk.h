@@ -46,6 +46,8 @@ class WritableDisk final : public Disk {
   void switch_header(const std::function<void(HeaderFields&)>& set);
   // Goes on from what the file has.
   void read_again();
+  // Within exclusively(): a sector gets a place of its own with its bytes in it. The guest sees no change.
+  void own_sector(GuestOffset sector);
   // Around a change of the size. Where it fails, exclusively() finishes.
   void begin_resizing_bitmaps(uint64_t new_size, BitmapStore::NewPart new_part);
   void finish_resizing_bitmaps();

@@ -2,10 +2,12 @@
 // Writing, and copying what a write leaves of a cluster that gets a new place.
 
 #include <algorithm>
+#include <array>
 
 #include "src/error.h"
 #include "src/qcow2/compression.h"
 #include "src/qcow2/writable_disk.h"
+#include "src/units.h"
 
 namespace drydock::qcow2 {
 
@@ -41,6 +43,15 @@ void WritableDisk::write_data(GuestOffset offset, WriteData data) {
   }
 }
 
+void WritableDisk::own_sector(GuestOffset sector) {
+  const GuestRange range{sector, sector_size};
+  const Mapping mapping = metadata_->translate_for_write(range);
+  if (mapping.state == ClusterState::data && mapping.ours) return;
+  std::array<std::byte, sector_size> bytes{};
+  reader_.read(sector, bytes);
+  place_and_write(range, WriteData(bytes));
+}
+
 // Writes a prefix of the data, and tells how long it was; none when another writer has placed the clusters meanwhile.
 uint64_t WritableDisk::place_and_write(GuestRange range, const WriteData& data) {
   const uint32_t bits = layer_->header.cluster_bits;
@@ -59,8 +70,9 @@ uint64_t WritableDisk::place_and_write(GuestRange range, const WriteData& data) 
   return written.length;
 }
 
-// What must be copied to the new place so that the subclusters which the write touches, and those that lose their old
-// place, are whole. Only the first and the last cluster can have such parts.
+// What must be copied to the place so that the subclusters which the write touches, and those that lose their old
+// place, are whole. Only the first and the last cluster can have such parts. A subcluster whose data stays where it is
+// has nothing copied: others may be writing to it this moment, without a lock.
 std::vector<GuestRange> WritableDisk::pieces_to_copy(const Metadata::Placement& placement, GuestRange written) const {
   const uint64_t subcluster_size = layer_->decoder.subcluster_size();
   std::vector<GuestRange> pieces;
@@ -79,7 +91,9 @@ std::vector<GuestRange> WritableDisk::pieces_to_copy(const Metadata::Placement& 
       const GuestOffset start = placement.guest + (i << layer_->header.cluster_bits) + s * subcluster_size;
       const GuestOffset end = start + subcluster_size;
       const bool touched = start < written.end() && written.start < end;
-      const bool moves = placement.allocated && (old.compressed || (old.data >> s & 1) != 0);
+      const bool has_data = (old.data >> s & 1) != 0;
+      if (has_data && !placement.allocated) continue;
+      const bool moves = placement.allocated && (old.compressed || has_data);
       if (touched) {
         add(start, std::min(end, written.start));
         add(std::max(start, written.end()), end);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <future>
 
 #include "src/qcow2/check.h"
 #include "src/qcow2/create.h"
@@ -11,6 +12,7 @@
 #include "tests/crash/faulty_storage.h"
 #include "tests/support/qcow2_bytes.h"
 #include "tests/support/support.h"
+#include "tests/support/watched_storage.h"
 
 namespace drydock {
 namespace {
@@ -53,6 +55,30 @@ TEST(qcow2_resize, hides_what_a_longer_backing_file_holds_where_zero_clusters_ca
   const auto bytes = test::bytes_of(*image->disk());
   EXPECT_THAT(std::span(bytes).first(old_disk_size - 512), Each(std::byte{7}));
   EXPECT_THAT(std::span(bytes).subspan(old_disk_size - 512), Each(std::byte{0}));
+}
+
+// Growing takes the last sector out of the backing file, so that what follows it can be made zeros.
+TEST(qcow2_resize, a_write_to_the_last_sector_while_the_disk_grows_is_not_lost) {
+  constexpr GuestOffset last_sector(old_disk_size);
+  const auto backing = std::make_shared<test::WatchedStorage>(
+      std::make_shared<MemoryStorage>(std::vector<std::byte>(2 * old_disk_size, std::byte{7}), "base", false));
+  const auto storage =
+      new_image({.size = old_disk_size + 512, .cluster_size = 4096, .backing_file = "base", .backing_format = "raw"});
+  const auto image = Image::open(storage, options_with_backing(backing));
+  const std::vector<std::byte> written(512, std::byte{2});
+  std::future<void> other;
+  backing->set_watcher([&](test::Operation, HostOffset offset, uint64_t) {
+    if (offset.value() != last_sector.value() || other.valid()) return;
+    other = std::async(std::launch::async, [&] { image->disk()->write(last_sector, written); });
+    // If it can go on now, it is given the time for that; it may as well have to wait until all is done.
+    other.wait_for(std::chrono::milliseconds(50));
+  });
+  image->resize(2 * old_disk_size, Preallocation::off);
+  ASSERT_TRUE(other.valid());
+  other.get();
+  std::vector<std::byte> found(512);
+  image->disk()->read(last_sector, found);
+  EXPECT_EQ(found, written);
 }
 
 TEST(qcow2_resize, safety_5_what_an_interrupted_shrink_left_never_comes_back) {

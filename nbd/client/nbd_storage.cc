@@ -217,18 +217,22 @@ StorageExtent NbdStorage::extent_at(HostOffset offset, uint64_t limit) const {
 
 // ---- Changing
 
-void NbdStorage::write_blocks(uint64_t offset, std::span<const std::byte> data) {
-  changing(offset, data.size(), [&](Connection& connection) { connection.write(offset, data); });
+// Whole blocks, none of which somebody is about to write back with a part of it changed.
+void NbdStorage::changing_blocks(uint64_t offset, uint64_t length, const Use& use) {
+  const uint64_t block = pool_.info().min_block;
+  std::optional<RangeLocks::Hold> hold;
+  if (block > 1) hold.emplace(changing_, offset / block, (offset + length - 1) / block);
+  changing(offset, length, use);
 }
 
 void NbdStorage::write_part_of_block(uint64_t offset, std::span<const std::byte> data) {
   const uint64_t block = pool_.info().min_block;
   const uint64_t first = round_down(offset, block);
-  const std::lock_guard lock(partial_blocks_);
+  const RangeLocks::Hold hold(changing_, first / block, first / block);
   std::vector<std::byte> whole(std::min(block, size() - first));
   read_blocks(first, whole);
   std::ranges::copy(data, whole.begin() + static_cast<std::ptrdiff_t>(offset - first));
-  write_blocks(first, whole);
+  changing(first, whole.size(), [&](Connection& connection) { connection.write(first, whole); });
 }
 
 void NbdStorage::write(HostOffset offset, std::span<const std::byte> data) {
@@ -242,7 +246,9 @@ void NbdStorage::write(HostOffset offset, std::span<const std::byte> data) {
     data = data.subspan(head.size());
   }
   const auto middle = data.first(at + data.size() == size() ? data.size() : round_down(data.size(), block));
-  if (!middle.empty()) write_blocks(at, middle);
+  if (!middle.empty()) {
+    changing_blocks(at, middle.size(), [&](Connection& connection) { connection.write(at, middle); });
+  }
   if (const auto tail = data.subspan(middle.size()); !tail.empty()) write_part_of_block(at + middle.size(), tail);
 }
 
@@ -262,8 +268,9 @@ void NbdStorage::zero_blocks(uint64_t offset, uint64_t length, bool keep_space) 
     bool done = pool_.info().can_zero;
     try {
       if (done) {
-        changing(offset, step,
-                 [&](Connection& connection) { connection.zero(offset, static_cast<uint32_t>(step), keep_space); });
+        changing_blocks(offset, step, [&](Connection& connection) {
+          connection.zero(offset, static_cast<uint32_t>(step), keep_space);
+        });
       }
     } catch (const Error& error) {
       check_failed();
@@ -295,7 +302,7 @@ void NbdStorage::discard(HostOffset offset, uint64_t length) {
   for (uint64_t at = round_up(offset.value(), block); pool_.info().can_trim && at < end;) {
     const uint64_t step = std::min(end - at, max_zero_length);
     try {
-      changing(at, step, [&](Connection& connection) { connection.trim(at, static_cast<uint32_t>(step)); });
+      changing_blocks(at, step, [&](Connection& connection) { connection.trim(at, static_cast<uint32_t>(step)); });
     } catch (const Error& error) {
       check_failed();
       if (!is_not_offered(error)) throw;

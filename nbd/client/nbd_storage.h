@@ -30,6 +30,7 @@
 
 #include "nbd/client/connection_pool.h"
 #include "nbd/client/extent_cache.h"
+#include "src/range_locks.h"
 #include "src/storage.h"
 
 namespace drydock::nbd {
@@ -69,7 +70,7 @@ class NbdStorage final : public Storage {
   void note_loss(const std::shared_ptr<Connection>& connection, const ConnectionLost& lost) const;
 
   void read_blocks(uint64_t offset, std::span<std::byte> buffer) const;
-  void write_blocks(uint64_t offset, std::span<const std::byte> data);
+  void changing_blocks(uint64_t offset, uint64_t length, const Use& use);
   void write_part_of_block(uint64_t offset, std::span<const std::byte> data);
   void write_zeros(uint64_t offset, uint64_t length);
   void zero_blocks(uint64_t offset, uint64_t length, bool keep_space);
@@ -79,7 +80,8 @@ class NbdStorage final : public Storage {
   ClientOptions options_;
   mutable ConnectionPool pool_;
   mutable ExtentCache extents_;
-  std::mutex partial_blocks_;  // held over reading, changing and writing a block; comes before all others
+  // In blocks: by each change, over reading, changing and writing a block above all. Comes before all other locks.
+  RangeLocks changing_;
 
   mutable std::mutex mutex_;  // guards all below; comes before the pool's
   uint64_t changes_begun_ = 0;

@@ -17,8 +17,8 @@
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
-#include "src/qcow2/range_locks.h"
 #include "src/qcow2/write_data.h"
+#include "src/range_locks.h"
 
 namespace drydock::qcow2 {
 

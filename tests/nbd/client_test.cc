@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <future>
 #include <thread>
 
@@ -264,6 +265,7 @@ class BlockServer {
   uint32_t min;
   uint32_t max;
   std::mutex mutex;
+  std::function<void()> before_read_is_answered;  // set while there are no requests
   FakeServer server;
 
  private:
@@ -276,6 +278,7 @@ class BlockServer {
     const auto start = bytes.begin() + static_cast<std::ptrdiff_t>(request.offset);
     switch (request.type) {
       case CommandType::read:
+        if (before_read_is_answered) before_read_is_answered();
         return data_chunk(request.cookie, reply_flag_done, request.offset, Bytes(start, start + request.length));
       case CommandType::write:
         std::ranges::copy(request.payload, start);
@@ -312,6 +315,22 @@ TEST(nbd_client, keeps_to_blocks_of_the_servers_least_size) {
   EXPECT_EQ(read(*storage, 0, mib), expected);
   EXPECT_EQ(fake.bytes, expected);
   EXPECT_EQ(fake.wrong, 0);
+}
+
+TEST(nbd_client, a_write_of_a_block_while_a_part_of_it_is_changed_is_not_lost) {
+  constexpr uint32_t block = 4096;
+  BlockServer fake(block, 8 * block);
+  const auto storage = open(fake.server.uri(), true);
+  std::future<void> other;
+  fake.before_read_is_answered = [&] {
+    if (other.valid()) return;
+    other = std::async(std::launch::async, [&] { storage->write(HostOffset(0), Bytes(block, std::byte{2})); });
+    // If it can be sent now, it is given the time for that; it may as well have to wait.
+    other.wait_for(50ms);
+  };
+  storage->write(HostOffset(block / 2), Bytes(block / 2, std::byte{1}));
+  other.get();
+  EXPECT_EQ(read(*storage, 0, block / 2), Bytes(block / 2, std::byte{2}));
 }
 
 TEST(nbd_client, extents_of_blocks_begin_and_end_where_they_are_asked_for) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// RangeLocks: one writer at a time gives a guest cluster its place.
+// RangeLocks: what is done to a range by one thread at a time, in a number of ranges at once: a guest cluster gets its
+// place, a block of a server's is read, changed and written.
 //
 // Thread-safety: full. A thread holds at most one lock at a time, so that nobody waits in a circle.
 
@@ -11,7 +12,7 @@
 #include <map>
 #include <mutex>
 
-namespace drydock::qcow2 {
+namespace drydock {
 
 class RangeLocks {
  public:
@@ -38,4 +39,4 @@ class RangeLocks {
   std::map<uint64_t, uint64_t> held_;  // first to last, disjoint
 };
 
-}  // namespace drydock::qcow2
+}  // namespace drydock

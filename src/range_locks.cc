@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "src/qcow2/range_locks.h"
+#include "src/range_locks.h"
 
 #include <iterator>
 
-namespace drydock::qcow2 {
+namespace drydock {
 
 bool RangeLocks::is_free(uint64_t first, uint64_t last) const {
   const auto behind = held_.upper_bound(last);
@@ -23,4 +23,4 @@ void RangeLocks::unlock(uint64_t first) {
   changed_.notify_all();
 }
 
-}  // namespace drydock::qcow2
+}  // namespace drydock

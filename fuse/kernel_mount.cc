@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "fuse/mount_table.h"
+#include "src/descriptor_passing.h"
 #include "src/error.h"
 
 extern char** environ;
@@ -70,20 +71,10 @@ std::string escaped_value(const std::string& value) {
 }
 
 UniqueFd receive_descriptor(int socket) {
-  char byte = 0;
-  iovec vector{&byte, 1};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-  msghdr message{};
-  message.msg_iov = &vector;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  if (::recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0) return {};
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS) return {};
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return UniqueFd(fd);
+  std::byte byte{};
+  UniqueFd descriptor;
+  receive_with_descriptor(socket, {&byte, 1}, descriptor);
+  return descriptor;
 }
 
 UniqueFd mount_through_fusermount(const std::string& point, const KernelMountOptions& options) {

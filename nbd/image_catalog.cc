@@ -82,6 +82,11 @@ bool ImageCatalog::Opened::in_use() const {
   return std::ranges::any_of(exports, [](const auto& each) { return each.use_count() > 1; });
 }
 
+bool ImageCatalog::is_hidden(const std::string& path) const {
+  const std::string identity = identity_of(path);
+  return std::ranges::any_of(options_.hidden, [&](const std::string& each) { return identity_of(each) == identity; });
+}
+
 // Sorted within each folder. A name that no export can have, too long or not to be printed, is left out.
 std::vector<ImageCatalog::Named> ImageCatalog::files() const {
   std::vector<Named> files;
@@ -94,7 +99,8 @@ std::vector<ImageCatalog::Named> ImageCatalog::files() const {
     std::error_code error;
     for (const fs::directory_entry& entry : fs::directory_iterator(source.path, error)) {
       const std::string name = entry.path().filename().string();
-      if (name == printable(name) && is_image_file(source.path, name)) names.insert(name);
+      if (name != printable(name) || !is_image_file(source.path, name) || is_hidden(entry.path().string())) continue;
+      names.insert(name);
     }
     if (error) warn(system_error(error.value(), printable(source.path)).what());
     for (const std::string& name : names) {
@@ -169,6 +175,7 @@ std::shared_ptr<const Export> ImageCatalog::find(std::string_view name) const {
     const std::string_view within = rest->substr(source.name.empty() || rest->empty() ? 0 : 1);
     const std::string file(within.substr(0, within.find('/')));
     if (file != printable(file) || !is_image_file(source.path, file)) continue;
+    if (is_hidden((fs::path(source.path) / file).string())) continue;
     return find_in(
         {source.name.empty() ? file : fmt::format("{}/{}", source.name, file), (fs::path(source.path) / file).string()},
         name);

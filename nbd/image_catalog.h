@@ -40,6 +40,7 @@ class ImageCatalog final : public ExportCatalog {
     std::chrono::steady_clock::duration idle = std::chrono::seconds(30);  // so long an unused image stays open
     size_t open_images = 256;                                             // at once; a descriptor each, and its chain's
     bool scratch = false;                                                 // `open` puts a scratch overlay on the file
+    std::vector<std::string> hidden = {};  // files that are no exports, wherever they lie, though they may not be there
     // Opens an image; `format` is nothing until it has been found. From any thread.
     std::function<std::shared_ptr<Image>(const std::string& path, bool writable, std::optional<Format> format)> open;
     // Takes lines that somebody should read, printable. From any thread, one at a time.
@@ -86,6 +87,7 @@ class ImageCatalog final : public ExportCatalog {
   };
 
   std::vector<Named> files() const;
+  bool is_hidden(const std::string& path) const;
   std::shared_ptr<Slot> slot(const std::string& path) const;
   std::vector<std::shared_ptr<Slot>> slots() const;
   Opened open(const Named& file, Slot& slot, bool writable) const;

@@ -249,10 +249,17 @@ void Listener::close() {
   struct stat status {};
   const bool ours =
       inode_ != 0 && ::lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
-  if (ours) ::unlink(path_.c_str());
+  if (ours) remove_(path_);
   inode_ = 0;
-  if (!folder_.empty()) ::rmdir(folder_.c_str());
+  if (!folder_.empty()) remove_(folder_);
   folder_.clear();
+}
+
+std::vector<std::string> Listener::traces() const {
+  std::vector<std::string> paths;
+  if (inode_ != 0) paths.push_back(path_);
+  if (!folder_.empty()) paths.push_back(folder_);
+  return paths;
 }
 
 void Listener::disown() {

@@ -11,6 +11,8 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -42,6 +44,10 @@ class Listener {
 
   // Stops listening.
   void close();
+  // Has close() call `remove` for what this process may not remove any more.
+  void remove_through(std::function<void(const std::string& path)> remove) { remove_ = std::move(remove); }
+  // What close() removes, in this order: the socket file and its folder.
+  std::vector<std::string> traces() const;
   // Leaves everything as it is to another process that has the same.
   void disown();
 
@@ -66,6 +72,7 @@ class Listener {
   std::string host_;
   uint16_t port_ = 0;
   std::optional<VsockAddress> vsock_;
+  std::function<void(const std::string&)> remove_ = [](const std::string& path) { ::remove(path.c_str()); };
 };
 
 }  // namespace drydock::nbd

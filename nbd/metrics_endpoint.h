@@ -29,6 +29,8 @@ class MetricsEndpoint {
   void start();
   void stop();
 
+  Listener& listener() { return listener_; }
+
  private:
   class Visitor;
   using Door = boost::asio::posix::stream_descriptor;

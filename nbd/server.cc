@@ -142,6 +142,11 @@ class Server::Core {
   bool running() const { return !threads_.empty(); }
   const ExportCatalog& exports() const { return *exports_; }
   const Listener& listener() const { return listener_; }
+  std::vector<Listener*> listeners() {
+    std::vector<Listener*> all{&listener_};
+    if (metrics_endpoint_) all.push_back(&metrics_endpoint_->listener());
+    return all;
+  }
   uint16_t metrics_port() const { return metrics_port_; }
 
  private:
@@ -324,6 +329,7 @@ Server::~Server() {
   }
 }
 
+std::vector<Listener*> Server::listeners() { return core_->listeners(); }
 void Server::start() { core_->start(); }
 void Server::stop() { core_->stop(); }
 void Server::wait() { core_->wait(); }

@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "nbd/exports.h"
 #include "nbd/listener.h"
@@ -64,6 +65,9 @@ class Server {
   Server& operator=(const Server&) = delete;
   // Errors of the last flush are lost here: wait() reports them.
   ~Server();
+
+  // Its listeners; before start().
+  std::vector<Listener*> listeners();
 
   // Serves from now on, on threads of its own.
   void start();

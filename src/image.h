@@ -25,6 +25,7 @@
 #include "src/preallocation.h"
 #include "src/probe.h"
 #include "src/remote.h"
+#include "src/unique_fd.h"
 
 namespace drydock {
 
@@ -36,7 +37,8 @@ struct OpenOptions {
   ProbeRule probe_rule = ProbeRule::refuse_all_foreign;
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
-  bool scratch = false;              // with `writable`: changes go to a private file, and are gone with the image
+  bool scratch = false;                    // with `writable`: changes go to a private file, and are gone with the image
+  std::function<UniqueFd()> scratch_file;  // opens that file, nameless; null: a new one in scratch_folder()
   bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
   bool without_backing = false;      // the backing file stays closed: what it holds reads as zeros. For bitmaps.
   bool metadata_only = false;        // opens no second file, reads no table; disk() then throws. For `info`.

@@ -35,13 +35,16 @@ std::string scratch_folder() {
   return chosen != nullptr && *chosen != '\0' ? chosen : "/var/tmp";
 }
 
-std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options) {
+UniqueFd open_scratch_file() {
   const std::string folder = scratch_folder();
   UniqueFd fd = open_nameless_file(folder);
-  if (!fd) {
-    const int error = errno;
-    throw system_error(error, fmt::format("{}: creating a scratch file", printable(folder)));
-  }
+  if (fd) return fd;
+  const int error = errno;
+  throw system_error(error, fmt::format("{}: creating a scratch file", printable(folder)));
+}
+
+std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options) {
+  UniqueFd fd = options.scratch_file ? options.scratch_file() : open_scratch_file();
   auto storage = std::make_shared<FileStorage>(std::move(fd), base->path() + " (scratch)", true);
   qcow2::create(*storage, {.size = base->disk()->size()});
   Chain chain(options);

@@ -12,6 +12,9 @@ namespace drydock {
 // Where such files lie: $TMPDIR, or /var/tmp.
 std::string scratch_folder();
 
+// A file there that has no name. Throws what creating it throws.
+UniqueFd open_scratch_file();
+
 // Stands on `base`, opened for reading, whose disk it shows at first. Throws what creating the file throws.
 std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options);
 

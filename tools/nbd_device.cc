@@ -61,8 +61,10 @@ NbdDevice::NbdDevice(const std::string& path) : path_(path), device_(::open(path
                                     : ""));
 }
 
-void NbdDevice::attach(const std::string& socket_path, const std::string& export_name) {
-  UniqueFd socket = connect_to(socket_path);
+void NbdDevice::connect(const std::string& socket_path) { socket_ = connect_to(socket_path); }
+
+void NbdDevice::attach(const std::string& export_name) {
+  const UniqueFd& socket = socket_;
   receive(socket, greeting_size);
   nbd::Bytes hello;
   nbd::append_be<uint32_t>(hello, nbd::client_flag_fixed_newstyle | nbd::client_flag_no_zeroes);
@@ -85,7 +87,6 @@ void NbdDevice::attach(const std::string& socket_path, const std::string& export
   if (::ioctl(device_.get(), NBD_SET_SOCK, socket.get()) != 0) {
     fail(errno, fmt::format("{}: in use by another connection?", printable(path_)));
   }
-  socket_ = std::move(socket);
 }
 
 void NbdDevice::run() {

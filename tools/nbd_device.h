@@ -18,8 +18,10 @@ class NbdDevice {
  public:
   explicit NbdDevice(const std::string& path);
 
-  // Hands the kernel a connection to an export of the server at `socket_path`, framed as the kernel wants it.
-  void attach(const std::string& socket_path, const std::string& export_name);
+  // Connects to a server that listens at `socket_path`, whether it serves yet or not.
+  void connect(const std::string& socket_path);
+  // Hands the kernel that connection, to an export, framed as the kernel wants it.
+  void attach(const std::string& export_name);
   // Serves the device; returns when it was disconnected.
   void run();
 

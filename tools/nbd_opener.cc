@@ -7,6 +7,7 @@
 #include "inspect/interruption.h"
 #include "nbd/client/nbd_storage.h"
 #include "src/error.h"
+#include "tools/nbd_servers.h"
 #include "tools/remote.h"
 
 namespace drydock::cli {
@@ -16,7 +17,10 @@ namespace {
 class NbdOpener final : public RemoteOpener {
  public:
   explicit NbdOpener(const std::vector<std::string>& allowed) {
-    for (const std::string& uri : allowed) allowed_.push_back(nbd::parse_address(uri));
+    for (const std::string& uri : allowed) {
+      allowed_.push_back(nbd::parse_address(uri));
+      remember_nbd_server(allowed_.back());
+    }
   }
 
   std::shared_ptr<Storage> open(const std::string& name, bool writable) const override {
@@ -37,7 +41,9 @@ class NbdOpener final : public RemoteOpener {
  private:
   static std::shared_ptr<Storage> connect(const std::string& name, const nbd::Address& address, bool writable) {
     try {
+      remember_nbd_server(address);
       nbd::ClientOptions options;
+      options.connect_unix = connect_to_nbd_server;
       options.patience.interrupted = InterruptionGuard::anything_caught;
       return nbd::NbdStorage::open(address, writable, options);
     } catch (const Error& error) {

@@ -74,7 +74,7 @@ PidFile::PidFile(const std::string& path) : path_(fs::absolute(path).lexically_n
 }
 
 PidFile::~PidFile() {
-  if (is_same_file(file_.get(), path_)) ::unlink(path_.c_str());
+  if (is_same_file(file_.get(), path_)) remove_(path_);
 }
 
 }  // namespace drydock::cli

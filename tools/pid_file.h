@@ -10,7 +10,9 @@
 
 #pragma once
 
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "src/unique_fd.h"
 
@@ -24,9 +26,14 @@ class PidFile {
   PidFile& operator=(const PidFile&) = delete;
   ~PidFile();
 
+  const std::string& path() const { return path_; }
+  // Has the destructor call `remove` for what this process may not remove any more.
+  void remove_through(std::function<void(const std::string& path)> remove) { remove_ = std::move(remove); }
+
  private:
   std::string path_;  // absolute: the working folder may change
   UniqueFd file_;
+  std::function<void(const std::string&)> remove_ = [](const std::string& path) { ::unlink(path.c_str()); };
 };
 
 }  // namespace drydock::cli

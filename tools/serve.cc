@@ -51,14 +51,17 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
   std::optional<PidFile> pid_file;
   if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
   std::optional<NbdDevice> device;
-  if (const auto path = invocation.options.value("connect")) device.emplace(*path);
-  confine(invocation, served, server, options.log);
+  if (const auto path = invocation.options.value("connect")) {
+    device.emplace(*path);
+    device->connect(server.socket_path());
+  }
+  confine(invocation, served, server, pid_file ? &*pid_file : nullptr, options.log);
   server.start();
   held.reset();
   // The kernel's client is a client like others; when it lets go there is nothing left to serve.
   std::jthread kernel;
   if (device) {
-    device->attach(server.socket_path(), invocation.options.value("export-name").value_or(""));
+    device->attach(invocation.options.value("export-name").value_or(""));
     kernel = std::jthread([&] {
       try {
         device->run();

@@ -2,53 +2,28 @@
 
 #include "tools/serve_sandbox.h"
 
-#include <cstdlib>
-#include <filesystem>
+#include <map>
 
-#include "nbd/client/address.h"
-#include "src/error.h"
-#include "src/remote.h"
+#include "process/confinement.h"
+#include "src/scratch_overlay.h"
+#include "tools/nbd_servers.h"
 
 namespace drydock::cli {
 
-namespace fs = std::filesystem;
-
 namespace {
 
-// What is removed when the server stops.
-void add_traces(const Invocation& invocation, const nbd::Server& server, std::vector<SandboxPath>& paths) {
-  if (const auto pid_file = invocation.options.value("pid-file")) {
-    paths.push_back({fs::absolute(*pid_file).parent_path().string(), SandboxAccess::remove_files});
+// What the server leaves in the file system is removed by the broker: nothing else is to be removable.
+void hand_over_traces(nbd::Server& server, PidFile* pid_file, Confinement& confinement) {
+  std::map<std::string, std::function<void()>> removals;
+  for (const nbd::Listener* listener : server.listeners()) {
+    for (const std::string& path : listener->traces()) removals[path] = confinement.brokered_removal(path);
   }
-  if (const auto metrics = invocation.options.value("metrics"); metrics && metrics->find('/') != std::string::npos) {
-    paths.push_back({fs::absolute(*metrics).parent_path().string(), SandboxAccess::remove_files});
-  }
-  if (server.socket_path().empty()) return;
-  const fs::path folder = fs::path(server.socket_path()).parent_path();
-  paths.push_back({folder.string(), SandboxAccess::remove_files});
-  // A private folder goes with its socket.
-  if (!invocation.options.has("socket")) {
-    paths.push_back({folder.parent_path().string(), SandboxAccess::remove_folders});
-  }
-}
-
-// What libnbd reads again when it connects again, with TLS: what the URI names, or the places where it looks itself.
-void add_credentials(const Invocation& invocation, std::vector<SandboxPath>& paths) {
-  std::vector<std::string> uris = invocation.options.values("allow-nbd");
-  uris.insert(uris.end(), invocation.arguments.begin(), invocation.arguments.end());
-  for (const std::string& uri : uris) {
-    if (!is_remote_name(uri)) continue;
-    const nbd::Address address = nbd::parse_address(uri);
-    if (!address.tls) continue;
-    for (const std::string& path : {address.tls_certificates, address.tls_psk_file}) {
-      if (!path.empty()) paths.push_back({fs::absolute(path).string(), SandboxAccess::read});
-    }
-    paths.push_back({"/etc/pki/libnbd", SandboxAccess::read});
-    if (const char* home = std::getenv("HOME"); home != nullptr && *home == '/') {
-      paths.push_back({fmt::format("{}/.pki/libnbd", home), SandboxAccess::read});
-      paths.push_back({fmt::format("{}/.config/pki/libnbd", home), SandboxAccess::read});
-    }
-  }
+  if (pid_file != nullptr) removals[pid_file->path()] = confinement.brokered_removal(pid_file->path());
+  const auto remove = [removals](const std::string& path) {
+    if (const auto found = removals.find(path); found != removals.end()) found->second();
+  };
+  for (nbd::Listener* listener : server.listeners()) listener->remove_through(remove);
+  if (pid_file != nullptr) pid_file->remove_through(remove);
 }
 
 }  // namespace
@@ -59,12 +34,16 @@ std::vector<OptionSpec> sandbox_options() {
   };
 }
 
-void confine(const Invocation& invocation, const Served& served, const nbd::Server& server, const nbd::Log& log) {
+void confine(const Invocation& invocation, const Served& served, nbd::Server& server, PidFile* pid_file,
+             const nbd::Log& log) {
   if (invocation.options.has("no-sandbox")) return;
-  SandboxNeeds needs{.paths = served.on_demand, .administration = invocation.options.has("connect")};
-  add_traces(invocation, server, needs.paths);
-  add_credentials(invocation, needs.paths);
-  for (const std::string& line : enter_sandbox(needs)) {
+  Confinement confinement;
+  confinement.needs.paths = served.on_demand;
+  confinement.needs.administration = invocation.options.has("connect");
+  hand_over_traces(server, pid_file, confinement);
+  if (served.scratch_file) *served.scratch_file = confinement.brokered(open_scratch_file);
+  keep_nbd_servers(confinement);
+  for (const std::string& line : confinement.enter()) {
     if (log) log(line);
   }
 }

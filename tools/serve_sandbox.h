@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The sandbox of `serve`: what it still needs of the file system once it listens.
+// The sandbox of `serve`: what it still needs of the system once it listens.
 
 #pragma once
 
@@ -8,6 +8,7 @@
 
 #include "nbd/server.h"
 #include "tools/cli.h"
+#include "tools/pid_file.h"
 #include "tools/served_image.h"
 
 namespace drydock::cli {
@@ -17,6 +18,7 @@ std::vector<OptionSpec> sandbox_options();
 
 // Gives up what serving does not need, unless --no-sandbox is given. For the thread that starts all others, before it
 // does. What this kernel does without goes to `log`, if there is one.
-void confine(const Invocation& invocation, const Served& served, const nbd::Server& server, const nbd::Log& log);
+void confine(const Invocation& invocation, const Served& served, nbd::Server& server, PidFile* pid_file,
+             const nbd::Log& log);
 
 }  // namespace drydock::cli

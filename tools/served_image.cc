@@ -189,42 +189,51 @@ Served open_one_image(const Invocation& invocation) {
 
 // ---- several images
 
-// A source, and what its images' chains may name by the open policy: what lies in the same folder. A device stands
-// alone.
-void add_source(const std::string& source, SandboxAccess access, std::vector<SandboxPath>& paths) {
+// Folders, in which anything may turn up, and trees of which it may name anything. Of images that are sources of their
+// own, and have all been opened by now, the files of their chains and no others: neither what lies beside them, nor
+// what takes their names.
+std::vector<SandboxPath> catalog_paths(const Invocation& invocation) {
+  const bool changes = serves_writable(invocation) && !invocation.options.has("snapshot");
+  const SandboxAccess access = changes ? SandboxAccess::write : SandboxAccess::read;
+  std::vector<SandboxPath> paths = open_files();
   std::error_code ignored;
-  paths.push_back({source, access});
-  if (!fs::is_regular_file(source, ignored)) return;
-  paths.push_back({fs::absolute(source).parent_path().string(), access});
-  if (fs::is_symlink(source, ignored)) paths.push_back({fs::canonical(source, ignored).parent_path().string(), access});
+  for (const std::string& source : invocation.arguments) {
+    if (fs::is_directory(source, ignored)) paths.push_back({source, access});
+  }
+  for (const std::string& tree : allowed_trees(invocation)) paths.push_back({tree, access});
+  return paths;
 }
 
-std::vector<SandboxPath> catalog_paths(const Invocation& invocation) {
-  const bool scratch = invocation.options.has("snapshot");
-  const SandboxAccess access = serves_writable(invocation) && !scratch ? SandboxAccess::write : SandboxAccess::read;
-  std::vector<SandboxPath> paths;
-  for (const std::string& source : invocation.arguments) add_source(source, access, paths);
-  for (const std::string& tree : allowed_trees(invocation)) paths.push_back({tree, access});
-  if (scratch) paths.push_back({scratch_folder(), SandboxAccess::scratch});
-  return paths;
+// What the server itself writes is nothing to serve.
+std::vector<std::string> own_files(const Invocation& invocation) {
+  std::vector<std::string> files;
+  for (const char* option : {"log", "pid-file"}) {
+    if (const auto path = invocation.options.value(option); path && *path != "-")
+      files.push_back(fs::absolute(*path).string());
+  }
+  return files;
 }
 
 Served open_catalog(const Invocation& invocation) {
   if (invocation.options.has("bitmap")) usage_error("--bitmap goes with a single image");
+  const bool scratch = invocation.options.has("snapshot");
+  const auto scratch_file = scratch ? std::make_shared<std::function<UniqueFd()>>(open_scratch_file) : nullptr;
   // Outlives nothing but what the command does, as the catalog's functions do.
   nbd::ImageCatalog::Options options{
       .rules = rules_of(invocation),
-      .scratch = invocation.options.has("snapshot"),
+      .scratch = scratch,
+      .hidden = own_files(invocation),
       .open =
-          [&invocation](const std::string& path, bool writable, std::optional<Format> format) {
+          [&invocation, scratch_file](const std::string& path, bool writable, std::optional<Format> format) {
             OpenOptions open_options = options_for(invocation, writable);
             open_options.format = format;
+            if (scratch_file) open_options.scratch_file = *scratch_file;
             return open_image(invocation, path, open_options);
           },
       .warn = [&invocation](const std::string& line) { invocation.warn(line); }};
   auto catalog = std::make_shared<nbd::ImageCatalog>(invocation.arguments, std::move(options));
   catalog->check_files();
-  return {catalog, [catalog] { catalog->close(); }, catalog_paths(invocation)};
+  return {catalog, [catalog] { catalog->close(); }, catalog_paths(invocation), scratch_file};
 }
 
 }  // namespace

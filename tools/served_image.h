@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "nbd/exports.h"
+#include "process/sandbox.h"
 #include "tools/cli.h"
-#include "tools/sandbox.h"
 
 namespace drydock::cli {
 
@@ -21,6 +21,8 @@ struct Served {
   std::shared_ptr<const nbd::ExportCatalog> exports;
   std::function<void()> close;           // when the server has stopped: throws where something could not be written
   std::vector<SandboxPath> on_demand{};  // files that are opened while it serves
+  // What opens scratch files while it serves, to be replaced where the process may not itself any more; null: none are.
+  std::shared_ptr<std::function<UniqueFd()>> scratch_file{};
 };
 
 // The options that say which images, and how clients get them.

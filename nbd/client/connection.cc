@@ -57,6 +57,15 @@ void keep_alive(int socket) {
   ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes);
 }
 
+// libnbd closes it.
+int connected(const std::string& path, const UnixConnector& connect) {
+  try {
+    return connect(path).release();
+  } catch (const Error& error) {
+    throw system_error(error.errno_value(), fmt::format("Failed to connect to '{}'", printable(path)));
+  }
+}
+
 // A failure to connect as QEMU tells of it; libnbd's own words where it has no words of its own.
 Error connect_error(const std::string& place) {
   const int error = nbd_get_errno();
@@ -118,7 +127,7 @@ struct Connection::StatusAnswer {
   std::vector<StorageExtent> extents;
 };
 
-Connection::Connection(const Address& address, Patience patience)
+Connection::Connection(const Address& address, Patience patience, const UnixConnector& connect_unix)
     : place_(place_of(address)), patience_(std::move(patience)) {
   create(address.export_name);
   if (address.tls) set_tls(address);
@@ -128,7 +137,8 @@ Connection::Connection(const Address& address, Patience patience)
       result = nbd_aio_connect_tcp(handle_.get(), address.host.c_str(), std::to_string(address.port).c_str());
       break;
     case Transport::unix_socket:
-      result = nbd_aio_connect_unix(handle_.get(), address.socket.c_str());
+      result = connect_unix ? nbd_aio_connect_socket(handle_.get(), connected(address.socket, connect_unix))
+                            : nbd_aio_connect_unix(handle_.get(), address.socket.c_str());
       break;
     case Transport::vsock:
       result = nbd_aio_connect_vsock(

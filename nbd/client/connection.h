@@ -65,12 +65,16 @@ struct Patience {
   std::chrono::milliseconds silence_at_end{2'000};
 };
 
+// Returns a socket that is connected to the one of this path; throws Error. Called by any thread.
+using UnixConnector = std::function<UniqueFd(const std::string& path)>;
+
 class Connection {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // Connects, or throws: an Error that begins with the cause as QEMU words it.
-  Connection(const Address& address, Patience patience);
+  // Connects, or throws: an Error that begins with the cause as QEMU words it. Connects to a Unix socket by
+  // `connect_unix`, if there is one.
+  Connection(const Address& address, Patience patience, const UnixConnector& connect_unix = {});
   // Over a socket that is connected already; for tests.
   Connection(UniqueFd socket, const std::string& export_name, Patience patience);
   Connection(const Connection&) = delete;

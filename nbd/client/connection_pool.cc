@@ -9,7 +9,7 @@ namespace drydock::nbd {
 
 ConnectionPool::ConnectionPool(Address address, ClientOptions options)
     : address_(std::move(address)), options_(std::move(options)) {
-  connections_.push_back(std::make_shared<Connection>(address_, options_.patience));
+  connections_.push_back(std::make_shared<Connection>(address_, options_.patience, options_.connect_unix));
   info_ = connections_[0]->info();
   if (info_.multi_conn) limit_ = std::max(1U, options_.connections);
 }
@@ -17,7 +17,7 @@ ConnectionPool::ConnectionPool(Address address, ClientOptions options)
 std::shared_ptr<Connection> ConnectionPool::connect() const {
   std::shared_ptr<Connection> made;
   try {
-    made = std::make_shared<Connection>(address_, options_.patience);
+    made = std::make_shared<Connection>(address_, options_.patience, options_.connect_unix);
   } catch (const Error& error) {
     throw ConnectionLost(error.errno_value(), error.what());
   }

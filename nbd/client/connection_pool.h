@@ -21,6 +21,7 @@ namespace drydock::nbd {
 struct ClientOptions {
   // As many as there are threads in a copy on a machine with 2 processors; servers have 16 or more for all clients.
   unsigned connections = 4;
+  UnixConnector connect_unix;  // null: by libnbd
   Patience patience;
   // Between attempts to reach a server that went away: 0.1 s, 0.2 s, 0.4 s ... 12.7 s in 7 pauses.
   std::chrono::milliseconds first_pause{100};

@@ -188,6 +188,24 @@ TEST_F(nbd_hardening, sandbox_is_left_out_on_request) {
   EXPECT_EQ(status(process(served), "CapEff"), status("/proc/self", "CapEff"));
 }
 
+TEST_F(nbd_hardening, safety_17b_a_source_on_a_unix_socket_is_reached_again_from_the_sandbox) {
+  const std::string raw = make_raw("raw", mib);
+  const std::string source = dir_.file("source");
+  const auto start = [&] {
+    auto server = std::make_unique<test::Process>(
+        std::vector<std::string>{"qemu-nbd", "-t", "-r", "-f", "raw", "-k", source, raw});
+    EXPECT_TRUE(test::wait_until([&] { return test::run({"nbdinfo", "nbd+unix:///?socket=" + source}).status == 0; }));
+    return server;
+  };
+  auto server = start();
+  const Served served({"--socket", socket_, "-f", "raw", "nbd+unix:///?socket=" + source});
+  test::run_ok({"qemu-img", "compare", "-f", "raw", "-F", "raw", uri(""), raw});
+  server.reset();
+  fs::remove(source);
+  server = start();
+  test::run_ok({"qemu-img", "compare", "-f", "raw", "-F", "raw", uri(""), raw});
+}
+
 class nbd_sandboxed_folder : public nbd_hardening {
  protected:
   nbd_sandboxed_folder() {
@@ -229,6 +247,17 @@ TEST_F(nbd_sandboxed_folder, opens_images_and_their_chains_on_demand) {
   }
   fs::copy(raw_, dir_.file("images/later.raw"));
   test::run_ok({"qemu-img", "compare", "-f", "raw", "-F", "raw", uri("later.raw"), raw_});
+}
+
+TEST_F(nbd_sandboxed_folder, safety_17b_its_log_and_pid_file_are_no_exports) {
+  const std::string log = dir_.file("images/serve.log");
+  const std::string pid_file = dir_.file("images/serve.pid");
+  Served served(words({"--rw", "--log", log, "--pid-file", pid_file}));
+  for (const std::string& line : served.uris()) EXPECT_THAT(line, testing::Not(HasSubstr("serve."))) << line;
+  for (const char* name : {"serve.log", "serve.pid"}) EXPECT_NE(size_of(name).status, 0) << name;
+  EXPECT_EQ(size_of("plain.raw").out, "1048576\n");
+  EXPECT_EQ(served.end(SIGTERM), 0);
+  EXPECT_FALSE(fs::exists(pid_file));
 }
 
 TEST_F(nbd_sandboxed_folder, writes_on_demand_where_that_is_asked_for) {

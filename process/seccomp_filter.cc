@@ -7,18 +7,22 @@
 // A denied call fails with EPERM instead of ending the process: clients' writes that were not flushed yet would go with
 // it, and a library that tries something the odd way has another way.
 
-#include "tools/seccomp_filter.h"
+#include "process/seccomp_filter.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <memory>
 
-namespace drydock::cli {
+#include "process/call_filter.h"
+
+namespace drydock {
 
 namespace {
 
@@ -34,7 +38,69 @@ constexpr std::array denied{
     "pidfd_getfd",
     "kcmp",
     "process_madvise",
+    "process_mrelease",
     "personality",
+    "tkill",
+    "rt_sigqueueinfo",
+    "rt_tgsigqueueinfo",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "setpriority",
+    "ioprio_set",
+    "sched_setaffinity",
+    "sched_setattr",
+    "sched_setparam",
+    "sched_setscheduler",
+    "migrate_pages",
+    "move_pages",
+    // Files by their names, and what is theirs beside their contents.
+    "creat",
+    "truncate",
+    "truncate64",
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "chown",
+    "chown32",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "lchown",
+    "lchown32",
+    "utime",
+    "utimes",
+    "futimesat",
+    "utimensat",
+    "utimensat_time64",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    // Other processes' ends of what has no file: pairs of sockets that are connected anew, queues, shared memory.
+    "socketpair",
+    "mq_open",
+    "mq_unlink",
+    "msgget",
+    "msgctl",
+    "semget",
+    "semctl",
+    "shmget",
+    "shmat",
+    "shmctl",
     // The file system's shape, and ways around paths.
     "mount",
     "umount",
@@ -107,10 +173,6 @@ constexpr std::array denied{
     "setgroups",
 };
 
-// Of new sockets: other servers, names of hosts, and whatever else the C library asks the kernel about the network.
-constexpr std::array families{AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_VSOCK};
-constexpr int last_family = *std::ranges::max_element(families);
-
 constexpr std::array<scmp_datum_t, 7> namespaces{CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
                                                  CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET};
 
@@ -128,11 +190,48 @@ int deny_first(const Filter& filter, int call, scmp_compare comparison, scmp_dat
   return ::seccomp_rule_add_array(filter.get(), SCMP_ACT_ERRNO(EPERM), call, 1, &first);
 }
 
-int deny_sockets(const Filter& filter) {
-  int result = deny_first(filter, SCMP_SYS(socket), SCMP_CMP_GT, static_cast<scmp_datum_t>(last_family));
-  for (int family = 0; family < last_family && result == 0; ++family) {
+// The same for an argument of 32 bits, of whose register the kernel looks at no more.
+int deny_where(const Filter& filter, int call, unsigned argument, uint32_t mask, uint32_t value) {
+  const scmp_arg_cmp compared{.arg = argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value};
+  return ::seccomp_rule_add_array(filter.get(), SCMP_ACT_ERRNO(EPERM), call, 1, &compared);
+}
+
+// Sockets of the families in the list are made and connected; without any, none.
+int deny_sockets(const Filter& filter, const std::vector<int>& families) {
+  if (families.empty()) {
+    const int result = ::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(socket), 0);
+    return result != 0 ? result : ::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(connect), 0);
+  }
+  const int last = std::ranges::max(families);
+  int result = deny_first(filter, SCMP_SYS(socket), SCMP_CMP_GT, static_cast<scmp_datum_t>(last));
+  for (int family = 0; family < last && result == 0; ++family) {
     if (std::ranges::count(families, family) > 0) continue;
-    result = deny_first(filter, SCMP_SYS(socket), SCMP_CMP_EQ, static_cast<scmp_datum_t>(family));
+    result = deny_where(filter, SCMP_SYS(socket), 0, UINT32_MAX, static_cast<uint32_t>(family));
+  }
+  return result;
+}
+
+// Signals for this process alone, whose threads pthread_kill() and abort() reach by tgkill(); who else may get them
+// when a descriptor is ready is fcntl()'s to say. Limits of this process alone.
+int deny_other_processes(const Filter& filter) {
+  const auto self = static_cast<scmp_datum_t>(::getpid());
+  int result = 0;
+  for (const int call : {SCMP_SYS(kill), SCMP_SYS(tgkill)}) {
+    if (result == 0) result = deny_first(filter, call, SCMP_CMP_NE, self);
+  }
+  if (result == 0) result = deny_first(filter, SCMP_SYS(prlimit64), SCMP_CMP_NE, 0);
+  for (const int command : {F_SETOWN, F_SETSIG, F_SETOWN_EX}) {
+    if (result == 0) result = deny_where(filter, SCMP_SYS(fcntl), 1, UINT32_MAX, static_cast<uint32_t>(command));
+  }
+  return result;
+}
+
+// Opening makes no file and empties none: Landlock of version 2 does not see the latter.
+int deny_making(const Filter& filter) {
+  int result = 0;
+  for (const uint32_t flag : {uint32_t{O_CREAT}, uint32_t{O_TRUNC}, uint32_t{O_TMPFILE & ~O_DIRECTORY}}) {
+    if (result == 0) result = deny_where(filter, SCMP_SYS(open), 1, flag, flag);
+    if (result == 0) result = deny_where(filter, SCMP_SYS(openat), 2, flag, flag);
   }
   return result;
 }
@@ -150,15 +249,17 @@ int deny_processes(const Filter& filter) {
 
 }  // namespace
 
-int restrict_system_calls() {
+int restrict_system_calls(const CallNeeds& needs) {
   const Filter filter(::seccomp_init(SCMP_ACT_ALLOW), ::seccomp_release);
   if (!filter) return ENOMEM;
   for (const char* name : denied) deny(filter, name);
-  int result = deny_sockets(filter);
+  int result = deny_sockets(filter, needs.families);
   if (result == 0) result = deny_processes(filter);
+  if (result == 0) result = deny_other_processes(filter);
+  if (result == 0) result = deny_making(filter);
   if (result == 0) result = ::seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_TSYNC, 1);
   if (result == 0) result = ::seccomp_load(filter.get());
-  return -result;
+  return result == 0 ? restrict_numbers_and_ioctls(needs.administration) : -result;
 }
 
-}  // namespace drydock::cli
+}  // namespace drydock

@@ -47,6 +47,17 @@ struct ApplianceOptions {
 
 // Launches the appliance: seconds with KVM, up to a minute without. The guest's disks are /dev/sda, /dev/sdb ... in
 // the order given. Throws with a way out when it cannot be launched.
-std::unique_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+
+// While it lives, open_appliance() for reading launches once, and hands that appliance out again, with nothing mounted:
+// for programs that run one command after the other on the same guest. Whoever makes it sees to it that all of them
+// have the same disks. On one thread; one at a time.
+class KeptAppliance {
+ public:
+  KeptAppliance();
+  KeptAppliance(const KeptAppliance&) = delete;
+  KeptAppliance& operator=(const KeptAppliance&) = delete;
+  ~KeptAppliance();
+};
 
 }  // namespace drydock

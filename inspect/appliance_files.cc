@@ -25,8 +25,33 @@ FileStat stat_of(const struct guestfs_statns& from) {
 
 }  // namespace
 
-std::unique_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options) {
-  return std::make_unique<ApplianceFiles>(disks, options);
+namespace {
+
+// Null unless a KeptAppliance lives; it holds null until the first launch.
+std::unique_ptr<std::shared_ptr<ApplianceFiles>>& kept_appliance() {
+  static std::unique_ptr<std::shared_ptr<ApplianceFiles>> kept;
+  return kept;
+}
+
+}  // namespace
+
+KeptAppliance::KeptAppliance() { kept_appliance() = std::make_unique<std::shared_ptr<ApplianceFiles>>(); }
+
+KeptAppliance::~KeptAppliance() { kept_appliance().reset(); }
+
+std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options) {
+  if (!kept_appliance() || options.writable) return std::make_shared<ApplianceFiles>(disks, options);
+  std::shared_ptr<ApplianceFiles>& kept = *kept_appliance();
+  if (kept == nullptr) {
+    // Whoever opens it first goes before the others do.
+    ApplianceOptions lasting = options;
+    lasting.ask_passphrase = nullptr;
+    lasting.notice = [](const std::string&) {};
+    kept = std::make_shared<ApplianceFiles>(disks, lasting);
+  } else {
+    kept->unmount();
+  }
+  return kept;
 }
 
 ApplianceFiles::ApplianceFiles(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
@@ -88,6 +113,12 @@ std::string ApplianceFiles::read_link(const std::string& path) {
 
 std::string ApplianceFiles::checksum(const std::string& path, const std::string& algorithm) {
   return handle().check_string(guestfs_checksum(g(), algorithm.c_str(), path.c_str()));
+}
+
+void ApplianceFiles::unmount() {
+  handle().check(guestfs_umount_all(g()));
+  mounted_system_.reset();
+  plan_ = {};
 }
 
 void ApplianceFiles::finish() {

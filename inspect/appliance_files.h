@@ -44,6 +44,8 @@ class ApplianceFiles final : public GuestFiles {
   void replace(const std::string& path, const std::string& source, const std::string& backup_suffix) override;
   void copy_in(const std::string& source, const std::string& folder) override;
   void finish() override;
+  // As it was when it was launched.
+  void unmount();
 
  private:
   guestfs_h* g() const { return appliance_.handle().get(); }

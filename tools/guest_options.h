@@ -60,7 +60,7 @@ class OpenedGuest {
   Invocation& invocation_;
   std::vector<MountRequest> mounts_;
   std::vector<std::shared_ptr<Image>> images_;
-  std::unique_ptr<GuestFiles> files_;
+  std::shared_ptr<GuestFiles> files_;
 };
 
 // Says that the guest has none of `what` is to be listed, which an empty list or a bare header leaves open. Under an

@@ -14,9 +14,12 @@
 #include <fstream>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
 
+#include "inspect/appliance.h"
 #include "tests/interop/guest_image.h"
+#include "tests/interop/man_examples.h"
 #include "tests/interop/served.h"
 #include "tests/support/in_process.h"
 #include "tests/support/support.h"
@@ -59,6 +62,39 @@ class Guest : public testing::Test {
     return std::regex_replace(numbers, std::regex("/dev/sd[a-z]"), "/dev/sdX");
   }
 
+  struct Comparison {
+    std::string incumbent;
+    std::vector<std::string> words;
+  };
+
+  // The same as expect_same() of each, with one launch of our own, beside which the incumbents have theirs. All are of
+  // the same disks.
+  static void expect_all_same(const std::vector<Comparison>& comparisons) {
+    auto running = std::async(std::launch::async, [&] {
+      std::vector<Outcome> outcomes;
+      for (const Comparison& each : comparisons) {
+        std::vector<std::string> theirs{each.incumbent};
+        theirs.insert(theirs.end(), each.words.begin(), each.words.end());
+        outcomes.push_back(test::run_incumbent(theirs));
+      }
+      return outcomes;
+    });
+    std::vector<Outcome> ours;
+    {
+      const KeptAppliance kept;
+      for (const Comparison& each : comparisons) {
+        std::vector<std::string> words{each.incumbent};
+        words.insert(words.end(), each.words.begin(), each.words.end());
+        ours.push_back(test::drydock_as(words));
+      }
+    }
+    const std::vector<Outcome> theirs = running.get();
+    for (size_t i = 0; i < comparisons.size(); ++i) {
+      EXPECT_EQ(ours[i].status, theirs[i].status) << comparisons[i].incumbent << ": " << ours[i].err << theirs[i].err;
+      EXPECT_EQ(without_disk_names(ours[i].out), without_disk_names(theirs[i].out)) << comparisons[i].incumbent;
+    }
+  }
+
   // The same words to both; the same answer from both.
   static void expect_same(const std::string& incumbent, const std::string& command,
                           const std::vector<std::string>& words) {
@@ -90,21 +126,24 @@ std::unique_ptr<test::TempDir> Guest::shared_;
 
 TEST_F(Guest, safety_1_reading_commands_speak_as_libguestfs_tools_do_and_change_nothing) {
   const std::string before = hash(image());
-  expect_same("virt-filesystems", "filesystems", {"-a", image(), "--all", "--long", "--uuid"});
-  expect_same("virt-filesystems", "filesystems", {"-a", image(), "--csv", "-l", "--parts", "--filesystems"});
-  expect_same("virt-df", "df", {"--format=raw", "-a", image()});
+  expect_all_same({
+      {"virt-filesystems", {"-a", image(), "--all", "--long", "--uuid"}},
+      {"virt-filesystems", {"-a", image(), "--csv", "-l", "--parts", "--filesystems"}},
+      {"virt-df", {"--format=raw", "-a", image()}},
+      {"virt-cat", {"-a", image(), "/etc/hostname", "/etc/link", "/home/user/sub/random"}},
+      {"virt-ls", {"-a", image(), "-lR", "--uids", "--time-t", "--checksum=sha256", "/etc", "/home"}},
+      {"virt-ls", {"-a", image(), "-m", "/dev/sda2", "-lR", "--csv", "--extra-stats", "--times", "/home"}},
+      {"virt-ls", {"-a", image(), "-l", "/etc", "/home"}},
+      {"virt-ls", {"-a", image(), "-R", "/"}},
+  });
   expect_same("virt-df", "df", {"-a", image(), "-a", shared_->file("esp.part"), "-h"});
-  expect_same("virt-cat", "cat", {"-a", image(), "/etc/hostname", "/etc/link", "/home/user/sub/random"});
-  expect_same("virt-ls", "ls", {"-a", image(), "-lR", "--uids", "--time-t", "--checksum=sha256", "/etc", "/home"});
-  expect_same("virt-ls", "ls", {"-a", image(), "-m", "/dev/sda2", "-lR", "--csv", "--extra-stats", "--times", "/home"});
-  expect_same("virt-ls", "ls", {"-a", image(), "-l", "/etc", "/home"});
-  expect_same("virt-ls", "ls", {"-a", image(), "-R", "/"});
   EXPECT_EQ(hash(image()), before);
 }
 
 TEST_F(Guest, qcow2_is_read_through_the_engine_and_json_tells_all) {
   const std::string image = shared_->file("guest.qcow2");
   const std::string before = hash(image);
+  const KeptAppliance kept;
   const Outcome listed = test::drydock({"filesystems", "-a", image, "--json", "--all"});
   ASSERT_EQ(listed.status, 0) << listed.err;
   const auto volumes = nlohmann::json::parse(listed.out);
@@ -119,6 +158,20 @@ TEST_F(Guest, qcow2_is_read_through_the_engine_and_json_tells_all) {
   EXPECT_EQ(cat.out, "guest1\n");
   EXPECT_THAT(cat.err, HasSubstr("drydock cat: /etc/nowhere: No such file or directory\n"));
   EXPECT_EQ(std::ranges::count(cat.err, '\n'), 2) << cat.err;
+  // Of several folders each has its name above it; JSON has every field.
+  const Outcome folders = test::drydock({"ls", "-a", image, "/home/user/sub", "/home/user"});
+  EXPECT_EQ(folders.out, "/home/user/sub:\nempty\nrandom\n\n/home/user:\nescape\nsub\nwith space,comma\n");
+  const Outcome files = test::drydock({"ls", "-a", image, "--root", "/dev/sda2", "--json", "/home/user/sub"});
+  ASSERT_EQ(files.status, 0) << files.err;
+  const auto random = nlohmann::json::parse(files.out)[1];
+  for (const char* member : {"path", "type", "mode", "size", "uid", "gid", "atime", "mtime", "ctime", "device", "inode",
+                             "nlink", "rdev", "blocks"}) {
+    EXPECT_TRUE(random.contains(member)) << member;
+  }
+  const Outcome elsewhere = test::drydock({"cat", "-a", image, "--root", "/dev/sda1", "/etc/hostname"});
+  EXPECT_EQ(elsewhere.status, 1);
+  EXPECT_THAT(elsewhere.err,
+              HasSubstr("--root /dev/sda1: no operating system was found there; there are: /dev/sda2 ("));
   EXPECT_EQ(hash(image), before);
 }
 
@@ -254,11 +307,11 @@ TEST_F(Guest, an_encrypted_guest_opens_with_its_key_only) {
   test::make_debian_tree(tree, "LABEL=cryptroot / ext4 defaults 0 1\n");
   const std::string path = dir_.file("luks.img");
   test::make_encrypted_guest(path, tree, dir_.path());
-  const Outcome opened = test::drydock({"cat", "-a", path, "--key", "/dev/sda1:key:secret", "/etc/hostname"});
+  const Outcome opened = test::drydock({"cat", "-a", path, "--key", "all:key:secret", "/etc/hostname"});
   EXPECT_EQ(opened.status, 0) << opened.err;
   EXPECT_EQ(opened.out, "guest1\n");
   const Outcome wrong =
-      test::drydock({"cat", "-a", path, "--key", "/dev/sda1:key:wrong", "--keys-from-stdin", "/etc/hostname"});
+      test::drydock({"cat", "-a", path, "--key", "all:key:wrong", "--keys-from-stdin", "/etc/hostname"});
   EXPECT_EQ(wrong.status, 1);
   EXPECT_THAT(wrong.err, HasSubstr("/dev/sda1 is encrypted, and no key opens it; --key /dev/sda1:file:FILENAME"));
 }
@@ -319,6 +372,58 @@ TEST_F(Guest, safety_7_a_signal_leaves_no_process_socket_or_folder_behind) {
     EXPECT_TRUE(fs::is_empty(temporary)) << *fs::directory_iterator(temporary);
     EXPECT_TRUE(test::wait_until([&] { return ::kill(machine, 0) != 0; }));
   }
+}
+
+// In a folder that becomes the working folder while it lives.
+class WorkingFolder {
+ public:
+  explicit WorkingFolder(const fs::path& folder) : before_(fs::current_path()) { fs::current_path(folder); }
+  WorkingFolder(const WorkingFolder&) = delete;
+  WorkingFolder& operator=(const WorkingFolder&) = delete;
+  ~WorkingFolder() { fs::current_path(before_); }
+
+ private:
+  fs::path before_;
+};
+
+// Those that launch nothing are in man_examples_test.cc.
+TEST_F(Guest, the_examples_of_the_manuals_do_what_they_say) {
+  const WorkingFolder here(dir_.path());
+  test::run_ok({std::string(DRYDOCK_SUPPORT) + "/make-sample-guest", "guest.qcow2"});
+  test::write_file("site.conf", "server {}\n");
+  fs::create_directory("certs");
+  test::write_file("certs/site.pem", "certificate\n");
+  std::optional<KeptAppliance> kept(std::in_place);  // what reads comes first: the image is the same for all of it
+  std::vector<std::vector<std::string>> writing;
+  for (const test::Display& display : test::displays_of_manuals(DRYDOCK_MAN)) {
+    for (const test::Example& example : display.examples) {
+      std::vector<std::string> words = test::words_of(example.command);
+      if (!display.needs_appliance() || words[0] != "drydock") continue;
+      words.erase(words.begin());
+      if (words[0] == "edit" || words[0] == "copy-in") {
+        writing.push_back(words);
+        continue;
+      }
+      const Outcome outcome = test::drydock(words);
+      EXPECT_EQ(outcome.status, 0) << display.where() << ": " << outcome.err;
+      if (example.output.empty()) continue;
+      EXPECT_EQ(test::without_figures(outcome.out), test::without_figures(example.output)) << display.where();
+    }
+  }
+  EXPECT_TRUE(fs::exists("log/syslog"));
+  kept.reset();
+  for (const auto& words : writing) {
+    const Outcome outcome = test::drydock(words);
+    EXPECT_EQ(outcome.status, 0) << words[0] << ": " << outcome.err;
+  }
+  EXPECT_EQ(writing.size(), 2U);
+  test::run_ok({"qemu-img", "convert", "-O", "raw", "guest.qcow2", "guest.raw"});
+  const std::string root = "guest.raw?offset=" + std::to_string(49 << 20);
+  const std::string menu = test::run_ok({"debugfs", "-R", "cat /boot/grub/grub.cfg", root});
+  EXPECT_THAT(menu, HasSubstr(" ro\n"));
+  EXPECT_THAT(menu, testing::Not(HasSubstr("quiet")));
+  EXPECT_THAT(test::run_ok({"debugfs", "-R", "cat /boot/grub/grub.cfg.orig", root}), HasSubstr(" ro quiet\n"));
+  EXPECT_EQ(test::run_ok({"debugfs", "-R", "cat /etc/ssh/certs/site.pem", root}), "certificate\n");
 }
 
 TEST_F(Guest, doctor_finds_a_machine_that_can_do_all_this) {

@@ -132,6 +132,24 @@ std::vector<Display> displays_of_manuals(const fs::path& folder) {
   return displays;
 }
 
+std::vector<std::string> words_of(const std::string& command) {
+  std::vector<std::string> words;
+  bool quoted = false;
+  bool begun = false;
+  for (const char letter : command) {
+    if (letter == '\'') {
+      quoted = !quoted;
+    } else if (letter == ' ' && !quoted) {
+      begun = false;
+      continue;
+    }
+    if (!begun) words.emplace_back();
+    begun = true;
+    if (letter != '\'') words.back() += letter;
+  }
+  return words;
+}
+
 std::string without_figures(const std::string& text) {
   static const std::regex hexadecimal(R"(0x[0-9a-f]+)");
   static const std::regex number(R"([0-9]+(\.[0-9]+)?)");

@@ -41,6 +41,9 @@ struct Display {
 // Of all pages in `folder`, in the order of pages and lines.
 std::vector<Display> displays_of_manuals(const std::filesystem::path& folder);
 
+// The words of a command as a shell takes them apart, of one that has no more to it than single quotes.
+std::vector<std::string> words_of(const std::string& command);
+
 // Digits, hexadecimal numbers and runs of blanks made equal: what remains is the same on every machine.
 std::string without_figures(const std::string& text);
 

@@ -129,7 +129,7 @@ std::vector<std::shared_ptr<ImageCatalog::Slot>> ImageCatalog::slots() const {
 ImageCatalog::Opened ImageCatalog::open(const Named& file, Slot& slot, bool writable) const {
   Opened opened{.name = file.name, .image = nullptr, .exports = {}};
   opened.image = options_.open(file.path, writable, slot.format);
-  slot.format = (options_.scratch ? *opened.image->backing() : *opened.image).format();
+  slot.format = opened.image->format();
   for (const std::string& warning : opened.image->warnings()) warn(fmt::format("{}: {}", file.name, warning));
   ImageExports found = image_exports(opened.image, file.name, options_.rules);
   for (const std::string& warning : found.warnings) warn(fmt::format("{}: {}", file.name, warning));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // An image that may be written to, while nothing of what it stands on changes: what is written goes to a private qcow2
-// file that has no name, and is gone with the image.
+// file that has no name, and is gone with the image. In all else it is the image that it stands on: its format,
+// snapshots, bitmaps and backing files, and what is written counts as the image's own.
 
 #pragma once
 

@@ -64,6 +64,31 @@ TEST_F(nbd_folder, every_disk_snapshot_and_layer_is_an_export) {
   EXPECT_THAT(listed(), Contains("new.qcow2/disk"));
 }
 
+TEST_F(nbd_folder, with_scratch_files_everything_is_there_and_counts_as_without) {
+  test::run_ok({"qemu-img", "bitmap", "-f", "qcow2", "--add", folder + "/guest.qcow2", "monday"});
+  for (const std::string& source : {folder, folder + "/guest.qcow2"}) {
+    const auto shown = [&](const std::vector<std::string>& more) {
+      std::vector<std::string> words{"--socket", socket};
+      words.insert(words.end(), more.begin(), more.end());
+      words.push_back(source);
+      const Served served(words);
+      const std::string disk = uri(source == folder ? "guest.qcow2" : "disk");
+      std::string text = test::run_ok({"nbdinfo", "--map=qemu:allocation-depth", disk});
+      text += test::run_ok({"nbdinfo", "--map=qemu:dirty-bitmap:monday", disk});
+      for (const std::string& each : served.uris()) text += each + "\n";
+      return text;
+    };
+    EXPECT_EQ(shown({"--snapshot"}), shown({})) << source;
+  }
+  // What is written counts as the image's own.
+  const Served served({"--snapshot", "--socket", socket, folder + "/guest.qcow2"});
+  test::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 7 4M 64k", "-c", "read -q -P 7 4M 64k", uri("disk")});
+  expect_bytes("disk", "read -P 1 0 64k");
+  EXPECT_THAT(test::run_ok({"nbdinfo", "--map=qemu:allocation-depth", uri("disk")}),
+              testing::ContainsRegex(" 4194304 +65536 +1 "));
+  expect_bytes("snapshots/empty", "read -P 1 4M 64k");
+}
+
 TEST_F(nbd_folder, what_is_written_is_in_the_image_when_the_server_ends) {
   Served served({"--rw", "--socket", socket, folder});
   test::run_ok({"qemu-io", "-f", "raw", "-c", "write -q -P 5 2M 64k", uri("guest.qcow2")});

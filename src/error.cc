@@ -86,4 +86,16 @@ std::string printable(std::string_view text) {
   return result;
 }
 
+std::string printable_in_quotes(std::string_view text) {
+  std::string result;
+  for (const char c : printable(text)) {
+    if (c == '\'' || c == '"') {
+      result += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
 }  // namespace drydock

@@ -59,9 +59,12 @@ class Error : public std::runtime_error {
 // The failure of a system call: "context: <strerror>", with the kind that fits `errno_value`.
 Error system_error(int errno_value, std::string_view context);
 
-// `text` safe to print on a terminal or in one line of a log: control characters, escape sequences and bytes that are
+// `text` safe to print on a terminal or in one line of a log: controls (utf8.h), escape sequences and bytes that are
 // not UTF-8 appear as \xNN, a backslash as itself. Every name that comes from an image passes through this on its way
 // into a message (safety.md, 12).
 std::string printable(std::string_view text);
+
+// The same, with quotation marks escaped likewise: between such marks a name does not end before its end.
+std::string printable_in_quotes(std::string_view text);
 
 }  // namespace drydock

@@ -23,8 +23,8 @@ namespace {
 const char* role_name(FileRole role) { return role == FileRole::backing_file ? "backing file" : "data file"; }
 
 std::string describe(const FileReference& reference) {
-  return fmt::format("{} '{}' named by '{}'", role_name(reference.role), printable(reference.name),
-                     printable(reference.named_by));
+  return fmt::format("{} '{}' named by '{}'", role_name(reference.role), printable_in_quotes(reference.name),
+                     printable_in_quotes(reference.named_by));
 }
 
 bool is_within(const fs::path& path, const fs::path& tree) {

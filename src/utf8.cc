@@ -36,7 +36,13 @@ size_t utf8_sequence_length(std::string_view text) {
 bool is_control(std::string_view sequence) {
   const auto first = static_cast<unsigned char>(sequence[0]);
   if (sequence.size() == 1) return first < 0x20 || first == 0x7F;
-  return sequence.size() == 2 && first == 0xC2 && static_cast<unsigned char>(sequence[1]) < 0xA0;
+  const auto second = static_cast<unsigned char>(sequence[1]);
+  if (sequence.size() == 2) return (first == 0xC2 && second < 0xA0) || (first == 0xD8 && second == 0x9C);  // U+061C
+  if (sequence.size() != 3 || first != 0xE2) return false;
+  const auto third = static_cast<unsigned char>(sequence[2]);
+  // U+200E, U+200F, U+2028 to U+202E; U+2066 to U+2069.
+  if (second == 0x80) return third == 0x8E || third == 0x8F || (third >= 0xA8 && third <= 0xAE);
+  return second == 0x81 && third >= 0xA6 && third <= 0xA9;
 }
 
 void append_utf8(std::string& text, uint32_t code_point) {

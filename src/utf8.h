@@ -16,7 +16,8 @@ namespace drydock {
 size_t utf8_sequence_length(std::string_view text);
 
 // Whether a well-formed sequence is a control: C0, DEL, and the C1 controls U+0080 to U+009F, which terminals take for
-// escape sequences too.
+// escape sequences too; or one of Unicode's that breaks the line or sets the direction of writing, which lets a name
+// look like another or like the words around it.
 bool is_control(std::string_view sequence);
 
 // Appends a Unicode scalar value; U+FFFD for a number that is none.

@@ -27,12 +27,12 @@ std::string describe_partition(const Partition& partition) {
   std::string text =
       fmt::format("partition {}, {}, {}", partition.number,
                   known.empty() ? "type " + partition.type : std::string(known), human_size(partition.range.length));
-  if (!partition.name.empty()) text += fmt::format(", \"{}\"", printable(partition.name));
+  if (!partition.name.empty()) text += fmt::format(", \"{}\"", printable_in_quotes(partition.name));
   return text;
 }
 
 std::string describe_snapshot(const SnapshotInfo& snapshot, const Disk& disk) {
-  return fmt::format("snapshot {} \"{}\", {}", printable(snapshot.id), printable(snapshot.name),
+  return fmt::format("snapshot {} \"{}\", {}", printable(snapshot.id), printable_in_quotes(snapshot.name),
                      human_size(disk.size()));
 }
 
@@ -84,7 +84,7 @@ std::vector<View> layer_views(const Image& image) {
     const auto disk = layer->disk();
     layers.push_back({.name = fmt::format("backing/{}", layers.size() + 1),
                       .kind = ViewKind::layer,
-                      .description = fmt::format("backing file '{}', {}, {}", printable(layer->path()),
+                      .description = fmt::format("backing file '{}', {}, {}", printable_in_quotes(layer->path()),
                                                  format_name(layer->format()), human_size(disk->size())),
                       .disk = disk});
   }

@@ -3,6 +3,9 @@
 #include "tools/cli.h"
 
 #include <getopt.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -195,17 +198,17 @@ int run_named(const std::vector<std::string>& argv, Streams& io) {
   const std::vector<std::string> rest(argv.begin() + 2, argv.end());
   if (word == "--version" || word == "-V") {
     io.out << version_line("drydock");
-    return 0;
+    return delivered(io, "drydock", 0);
   }
   if (word == "help" || word == "--help" || word == "-h") {
     if (rest.empty()) {
       io.out << program_help();
-      return 0;
+      return delivered(io, "drydock", 0);
     }
     const Command* command = find_command(rest[0]);
     if (command == nullptr) return unknown_command(rest[0], io);
     io.out << help_text(*command, fmt::format("drydock {}", command->name));
-    return 0;
+    return delivered(io, "drydock", 0);
   }
   const Command* command = find_command(word);
   if (command == nullptr) return unknown_command(word, io);
@@ -271,24 +274,23 @@ int run_command(const Command& command, const std::vector<std::string>& words, c
     if (negative) invocation.arguments.push_back(*negative);
     if (invocation.options.has("help")) {
       io.out << (as_qemu_img ? qemu_img_help() : help_text(command, program));
-      return 0;
+      return delivered(io, program, 0);
     }
     if (invocation.options.has("version")) {
       io.out << version_line(program);
-      return 0;
+      return delivered(io, program, 0);
     }
     const int status = command.run(invocation);
-    io.out.flush();
-    if (!io.out) throw Error(ErrorKind::io, "writing the output failed");
-    return status;
+    return delivered(io, program, status);
   } catch (const WrongOption& wrong) {
     if (command.help_for_wrong_option) {
       io.err << fmt::format("{}: {}\n", command.name, wrong.to_getopt());
       io.out << qemu_img_help();
-      return 0;
+      return delivered(io, program, 0);
     }
     tell(invocation, wrong, as_qemu);
   } catch (const Error& error) {
+    if (!io.out && reader_has_gone(io.out)) return status_without_reader;
     tell(invocation, error, as_qemu);
     if (error.kind() != ErrorKind::usage && error.kind() != ErrorKind::interrupted) return command.failure_status;
   } catch (const std::exception& error) {
@@ -306,7 +308,33 @@ int run_program(const std::vector<std::string>& argv, Streams& io) {
   return run_named(argv, io);
 }
 
+int delivered(Streams& io, std::string_view program, int status) {
+  io.out.flush();
+  if (io.out) return status;
+  if (reader_has_gone(io.out)) return status_without_reader;
+  io.err << program << ": writing the output failed\n";
+  return EXIT_FAILURE;
+}
+
+bool reader_has_gone(const std::ostream& stream) {
+  const int fd = &stream == &std::cout ? STDOUT_FILENO : &stream == &std::cerr ? STDERR_FILENO : -1;
+  pollfd polled{fd, POLLOUT, 0};
+  return fd >= 0 && ::poll(&polled, 1, 0) > 0 && (polled.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+namespace {
+
+// What ps(1) and pgrep(1) call the process, and messages of a lock that it holds: the name that it was called by, and
+// not that of the program that took over.
+void take_name(const std::vector<std::string>& argv) {
+  const std::string called = std::filesystem::path(argv.empty() ? "drydock" : argv[0]).filename().string();
+  ::prctl(PR_SET_NAME, called.c_str());
+}
+
+}  // namespace
+
 int run_main(const std::vector<std::string>& argv) {
+  take_name(argv);
   std::ios::sync_with_stdio(false);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, reported like any other
   Streams streams{std::cin, std::cout, std::cerr};

@@ -96,6 +96,16 @@ int run_program(const std::vector<std::string>& argv, Streams& io);
 // The same on the process's own streams.
 int run_main(const std::vector<std::string>& argv);
 
+// Whether `stream` is standard output or error and leads to a pipe or socket whose reader has gone.
+bool reader_has_gone(const std::ostream& stream);
+
+// Status of a command that was cut short because nobody reads on: what shells tell of one that SIGPIPE ended.
+inline constexpr int status_without_reader = 128 + 13;
+
+// `status`, once what was printed is on its way; where it is not, that is told, and an error. A reader that has seen
+// enough, head(1) say, is none to be told of.
+int delivered(Streams& io, std::string_view program, int status);
+
 // --help of one command.
 std::string help_text(const Command& command, std::string_view program);
 

@@ -60,6 +60,21 @@ std::string clock_text(double seconds) {
 
 }  // namespace
 
+// A line of all columns would leave the cursor in the next one, and a longer one begin a new line each time.
+std::string progress_bar(double percent, const std::string& rate, const std::string& time, size_t columns) {
+  constexpr size_t least_bar = 4;
+  const size_t width = columns > 1 ? columns - 1 : 0;
+  const std::string done = fmt::format("{:6.2f}%", percent);
+  for (const std::string& behind : {fmt::format("] {} {}", rate, time), fmt::format("] {}", time), std::string("]")}) {
+    const size_t taken = done.size() + 2 + behind.size();
+    if (taken + least_bar > width) continue;
+    const size_t room = width - taken;
+    const auto full = static_cast<size_t>(static_cast<double>(room) * percent / 100);
+    return done + " [" + std::string(full, '#') + std::string(room - full, ' ') + behind;
+  }
+  return done.substr(0, width);
+}
+
 std::vector<OptionSpec> progress_options() {
   return {
       {'p', "progress", "", "show progress: a bar on a terminal, qemu-img's percentages elsewhere"},
@@ -204,15 +219,11 @@ void Progress::show_bar(bool always) {
   const std::string rate = fmt::format("{}/s", human_size(static_cast<uint64_t>(bytes_per_second())));
   const std::string time = finished_ ? fmt::format("in {}", clock_text(seconds_since_start()))
                                      : fmt::format("{} left", left ? clock_text(*left) : "-:--");
-  const std::string before = fmt::format("{:6.2f}% [", percent());
-  const std::string behind = fmt::format("] {} {}", rate, time);
-  const size_t taken = before.size() + behind.size() + 1;
   const size_t columns = terminal_columns(out_);
-  const size_t room = columns > taken ? columns - taken : 0;
-  const auto full = static_cast<size_t>(static_cast<double>(room) * percent() / 100);
-  std::string line = before + std::string(full, '#') + std::string(room - full, ' ') + behind;
+  std::string line = progress_bar(percent(), rate, time, columns);
   const size_t width = line.size();
-  if (width < bar_width_) line.append(bar_width_ - width, ' ');  // over the rest of the last one
+  const size_t cleared = std::min(bar_width_, columns - 1);
+  if (width < cleared) line.append(cleared - width, ' ');  // over the rest of the last one
   bar_width_ = width;
   out_ << '\r' << line << std::flush;
 }

@@ -152,7 +152,7 @@ std::string qemu_img_help() {
 int run_qemu_img(const std::vector<std::string>& words, Streams& io) {
   int status = 0;
   const auto options = read_standard_options(words, io, status);
-  if (!options) return status;
+  if (!options) return delivered(io, qemu_img_name, status);
   if (*options == words.size()) return refuse(io, "Not enough arguments");
   const std::string& verb = words[*options];
   const Command* command = find_verb(verb);

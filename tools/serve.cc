@@ -77,6 +77,11 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
       invocation.io.out << fmt::format("{}  {}\n", server.uri(entry.name), entry.description);
     }
     invocation.io.out.flush();
+    // Who has read one URI and gone is served; but what could not be told at all nobody will find.
+    if (!invocation.io.out && !reader_has_gone(invocation.io.out)) {
+      throw Error(ErrorKind::io, "writing the output failed");
+    }
+    invocation.io.out.clear();
   }
   if (!ready()) server.stop();
   server.wait();

@@ -213,6 +213,18 @@ TEST_F(qemu_nbd_words, snapshot_mode_leaves_the_image_alone) {
   EXPECT_TRUE(test::read_file(image) == before);
 }
 
+TEST_F(qemu_nbd_words, the_process_is_called_so_and_says_nothing) {
+  const auto server = serve(ours, {"-t", "-r", "-s", "-B", "monday", image});
+  EXPECT_EQ(test::run_ok({"ps", "-o", "comm=", "-p", std::to_string(server->pid())}), "qemu-nbd\n");
+  // One that asks for what is not there, and one that goes without a word.
+  EXPECT_NE(test::run({"nbdinfo", "nbd+unix:///missing?socket=" + socket}).status, 0);
+  test::run({"timeout", "-s", "KILL", "0.2", "qemu-io", "-r", "-f", "raw", "-c", "sleep 10000", uri()});
+  server->signal(SIGTERM);
+  EXPECT_EQ(server->wait(), 0);
+  EXPECT_EQ(server->output(), "");
+  EXPECT_EQ(server->errors(), "");
+}
+
 TEST_F(qemu_nbd_words, trims_and_zeros_do_what_the_words_say) {
   const std::string raw = dir.file("disk.raw");
   const auto blocks_after = [&](const Words& words, const std::string& command) {

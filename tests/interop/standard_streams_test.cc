@@ -90,5 +90,26 @@ TEST_F(standard_streams, safety_7b_progress_is_not_written_into_an_image) {
   }
 }
 
+TEST_F(standard_streams, safety_7_what_cannot_be_printed_is_an_error) {
+  for (const auto& words : std::vector<std::vector<std::string>>{
+           {"help"}, {"help", "info"}, {"--version"}, {"info", "--help"}, {"info", "--version"}, {"info", base}}) {
+    EXPECT_EQ(status_of(">/dev/full", words), 1) << words[0];
+  }
+  EXPECT_EQ(status_of(">/dev/full", {"serve", "--fork", "-f", "raw", "--socket", socket, raw}), 1);
+  EXPECT_TRUE(test::wait_until([this] { return !fs::exists(socket); }));
+}
+
+TEST_F(standard_streams, a_reader_that_has_seen_enough_is_no_error_to_tell_of) {
+  for (const auto& words : std::vector<std::vector<std::string>>{{"help"}, {"map", base}, {"info", base}}) {
+    // The reader closes its end before the writer begins.
+    std::vector<std::string> all{"bash", "-c", "exec 9> >(exec true); wait $!; exec \"$0\" \"$@\" >&9",
+                                 test::drydock_program()};
+    all.insert(all.end(), words.begin(), words.end());
+    const auto outcome = test::run(all);
+    EXPECT_EQ(outcome.status, 128 + SIGPIPE) << words[0];
+    EXPECT_EQ(outcome.err, "") << words[0];
+  }
+}
+
 }  // namespace
 }  // namespace drydock

@@ -29,6 +29,21 @@ TEST(error, within_puts_the_context_before_the_message) {
   EXPECT_EQ(inner.within("guest.qcow2").kind(), ErrorKind::corrupt);
 }
 
+TEST(error, safety_12_direction_and_line_controls_and_quotes_of_names_are_escaped) {
+  // "guest" + RIGHT-TO-LEFT OVERRIDE + "2wocq."
+  EXPECT_EQ(printable("guest\xe2\x80\xae"
+                      "2wocq."),
+            "guest\\xe2\\x80\\xae2wocq.");
+  for (const std::string control : {"\xd8\x9c", "\xe2\x80\x8e", "\xe2\x80\x8f", "\xe2\x80\xa8", "\xe2\x80\xa9",
+                                    "\xe2\x80\xaa", "\xe2\x81\xa6", "\xe2\x81\xa9"}) {
+    EXPECT_EQ(printable(control)[0], '\\');
+  }
+  EXPECT_EQ(printable("\xe2\x80\x9c\xe2\x81\xaa"),
+            "\xe2\x80\x9c\xe2\x81\xaa");  // typographic quotes and others around them
+  EXPECT_EQ(printable("it's \"it\""), "it's \"it\"");
+  EXPECT_EQ(printable_in_quotes("it's \"it\""), "it\\x27s \\x22it\\x22");
+}
+
 TEST(error, safety_12_names_are_escaped_for_the_terminal) {
   EXPECT_EQ(printable("plain name.qcow2"), "plain name.qcow2");
   EXPECT_EQ(printable("Größe €"), "Größe €");

@@ -70,6 +70,16 @@ class JsonPipe {
   UniqueFd writer_;
 };
 
+TEST(progress, a_bar_fits_into_a_terminal_of_any_width) {
+  for (size_t columns = 1; columns <= 200; ++columns) {
+    EXPECT_LT(progress_bar(42.125, "1.17 GiB/s", "1:00:12 left", columns).size(), columns) << columns;
+  }
+  EXPECT_EQ(progress_bar(50, "1 B/s", "0:02 left", 35), " 50.00% [####    ] 1 B/s 0:02 left");
+  EXPECT_EQ(progress_bar(50, "1 B/s", "0:02 left", 29), " 50.00% [####    ] 0:02 left");
+  EXPECT_EQ(progress_bar(50, "1 B/s", "0:02 left", 17), " 50.00% [###   ]");
+  EXPECT_EQ(progress_bar(50, "1 B/s", "0:02 left", 9), " 50.00%");
+}
+
 TEST(progress, prints_percentages_as_qemu_img_does) {
   Work work(Given{{"progress", ""}});
   {

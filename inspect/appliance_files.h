@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // GuestFiles over a launched appliance. Its parts: volumes (appliance_volumes.cc), operating systems and mounting
-// (appliance_mount.cc), moving bytes (appliance_transfer.cc), the calls that libguestfs answers directly
-// (appliance_files.cc).
+// (appliance_mount.cc), bytes out of the guest (appliance_transfer.cc), changed files (appliance_replace.cc), trees
+// into it (appliance_copy_in.cc), the calls that libguestfs answers directly (appliance_files.cc).
 
 #pragma once
 
@@ -17,6 +17,11 @@
 #include "inspect/mount_plan.h"
 
 namespace drydock {
+
+// A name of ours, for libguestfs to fill in, beside what is to be changed.
+inline constexpr const char* staging_name = ".drydock-XXXXXX";
+
+class ApplianceCopyIn;
 
 class ApplianceFiles final : public GuestFiles {
  public:
@@ -37,17 +42,20 @@ class ApplianceFiles final : public GuestFiles {
   std::vector<DirectoryEntry> list_with_stat(const std::string& path) override;
   std::string long_listing(const std::string& path) override;
   std::vector<std::string> find(const std::string& path) override;
+  std::vector<ExtendedAttribute> attributes(const std::string& path) override;
   std::string read_link(const std::string& path) override;
   std::string checksum(const std::string& path, const std::string& algorithm) override;
   void read(const std::string& path, const ByteSink& sink) override;
   void copy_tree_out(const std::string& folder, TreeSink& sink) override;
   void replace(const std::string& path, const std::string& source, const std::string& backup_suffix) override;
-  void copy_in(const std::string& source, const std::string& folder) override;
+  CopyReport copy_in(const std::string& source, const std::string& folder) override;
   void finish() override;
   // As it was when it was launched.
   void unmount();
 
  private:
+  friend class ApplianceCopyIn;
+
   guestfs_h* g() const { return appliance_.handle().get(); }
   const GuestfsHandle& handle() const { return appliance_.handle(); }
 
@@ -75,14 +83,21 @@ class ApplianceFiles final : public GuestFiles {
   std::vector<DeviceTags> device_tags();
   // Throws when the guest would not see what is written to `path`, which is without symlinks.
   void expect_visible(const std::string& path);
+  // Whether the filesystem that `path` is on has neither owners nor extended attributes (FAT).
+  bool is_bare(const std::string& path);
 
   // Runs `call` with the name of a pipe's writing end on a thread of its own, and `consume` on the reading end here.
   void pump_out(const std::string& what, const std::function<int(const char*)>& call,
                 const std::function<void(int)>& consume);
-  void upload_tree(const std::string& source_folder, const std::string& name, const std::string& guest_folder);
-  void merge(const std::string& staged, const std::string& target);
-  void keep_attributes(const std::string& old_file, const std::string& new_file);
-  void move_over(const std::string& staged, const std::string& target);
+  struct LargeFile {
+    std::string path;  // below the folder that is copied
+    FileStat stat;
+  };
+  std::vector<LargeFile> large_files(const std::string& folder);
+  void tar_out(const std::string& folder, const std::vector<std::string>& excluded, TreeSink& sink);
+  void replace_file(const std::string& target, const std::string& source, const std::string& backup);
+  // `failure`, or the reason for it when `path` or its folder is immutable.
+  Error explained(const Error& failure, const std::string& path);
 
   ApplianceOptions options_;
   LaunchedAppliance appliance_;

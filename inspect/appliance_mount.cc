@@ -153,6 +153,20 @@ void ApplianceFiles::expect_visible(const std::string& path) {
                   point->reason.empty() ? "is in its memory" : point->reason));
 }
 
+bool ApplianceFiles::is_bare(const std::string& path) {
+  const std::vector<std::string> mounted = handle().check_list(guestfs_mountpoints(g()));
+  std::string device;
+  size_t nearest = 0;
+  for (size_t i = 0; i + 1 < mounted.size(); i += 2) {
+    if (!lies_below(path, mounted[i + 1]) || mounted[i + 1].size() < nearest) continue;
+    device = mounted[i];
+    nearest = mounted[i + 1].size();
+  }
+  if (device.empty()) return false;
+  const std::string type = handle().check_string(guestfs_vfs_type(g(), device.c_str()));
+  return type == "vfat" || type == "msdos" || type == "exfat";
+}
+
 std::string ApplianceFiles::resolve_user_path(const std::string& path) {
   if (!mounted_system_ || mounted_system_->type != "windows") return path;
   std::string resolved = path;

@@ -52,6 +52,23 @@ std::string without_backslashes(std::string_view text) {
   return plain;
 }
 
+// Bytes that are not ASCII, and control characters, as blkid prints them: "M-C", "^A". Labels are compared in this
+// form, too, since it cannot be read backwards: "M-C" may be a label.
+std::string as_blkid_prints(std::string_view text) {
+  std::string printed;
+  for (const char each : text) {
+    auto byte = static_cast<unsigned char>(each);
+    if (byte >= 0x80) {
+      printed += "M-";
+      byte &= 0x7f;
+    }
+    const bool control = byte < 0x20 || byte == 0x7f;
+    if (control) printed += '^';
+    printed += static_cast<char>(control ? byte ^ 0x40 : byte);
+  }
+  return printed;
+}
+
 struct TagKind {
   std::string_view prefix;
   std::string_view folder;
@@ -134,10 +151,11 @@ bool is_tag(std::string_view spec) { return tag_of(spec).has_value(); }
 std::optional<std::string> device_of_tag(std::string_view spec, const std::vector<DeviceTags>& devices) {
   const std::optional<Tag> tag = tag_of(spec);
   if (!tag || tag->value.empty()) return {};
+  const std::string printed = as_blkid_prints(tag->value);
   for (const DeviceTags& device : devices) {
     const std::string& found = device.*(tag->kind->field);
-    const bool same =
-        tag->kind->hexadecimal ? ::strcasecmp(found.c_str(), tag->value.c_str()) == 0 : found == tag->value;
+    const bool same = tag->kind->hexadecimal ? ::strcasecmp(found.c_str(), tag->value.c_str()) == 0
+                                             : found == tag->value || found == printed;
     if (same) return device.device;
   }
   return {};

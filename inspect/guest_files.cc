@@ -4,6 +4,9 @@
 
 #include <sys/stat.h>
 
+#include <cerrno>
+#include <utility>
+
 #include "src/error.h"
 
 namespace drydock {
@@ -27,10 +30,56 @@ void walk_below(GuestFiles& guest, const std::string& folder, int depth,
 
 }  // namespace
 
+bool stops_copying(const Error& failure) {
+  const ErrorKind kind = failure.kind();
+  return kind == ErrorKind::no_space || kind == ErrorKind::read_only || kind == ErrorKind::interrupted ||
+         failure.errno_value() == EIO;
+}
+
+const char* type_in_words(uint32_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFREG:
+      return "a regular file";
+    case S_IFDIR:
+      return "a directory";
+    case S_IFLNK:
+      return "a symbolic link";
+    case S_IFIFO:
+      return "a FIFO";
+    case S_IFSOCK:
+      return "a socket";
+    case S_IFCHR:
+      return "a character device";
+    case S_IFBLK:
+      return "a block device";
+    default:
+      return "a file of unknown type";
+  }
+}
+
+TreeEntry file_entry(const std::string& path, const FileStat& stat, std::vector<ExtendedAttribute> attributes) {
+  return {.path = path,
+          .kind = EntryKind::file,
+          .permissions = stat.mode & 07777,
+          .uid = stat.uid,
+          .gid = stat.gid,
+          .modified = stat.modified.seconds,
+          .size = stat.size,
+          .link = {},
+          .device_major = 0,
+          .device_minor = 0,
+          .modified_nanoseconds = static_cast<uint32_t>(stat.modified.nanoseconds),
+          .attributes = std::move(attributes)};
+}
+
 void walk(GuestFiles& guest, const std::string& folder,
           const std::function<void(const std::string&, const FileStat&)>& visit) {
   visit(folder, guest.lstat(folder));
   walk_below(guest, folder, 0, visit);
+}
+
+bool lies_below(const std::string& path, const std::string& folder) {
+  return folder == "/" || path == folder || path.starts_with(folder + "/");
 }
 
 std::string join_path(const std::string& folder, const std::string& name) {

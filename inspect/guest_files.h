@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "inspect/tree.h"
+#include "src/error.h"
 
 namespace drydock {
 
@@ -113,6 +114,15 @@ struct MountRequest {
   std::string type;
 };
 
+// What became of a copy of many files.
+struct CopyReport {
+  std::vector<std::string> failures;  // what was not copied, and why
+  std::vector<std::string> warnings;  // what was left out of what was copied
+};
+
+// Whether after this failure no other file can be copied either.
+bool stops_copying(const Error& failure);
+
 using ByteSink = std::function<void(std::span<const std::byte>)>;
 
 class GuestFiles {
@@ -152,25 +162,37 @@ class GuestFiles {
   virtual std::string long_listing(const std::string& path) = 0;
   // All paths below a folder, relative to it, sorted.
   virtual std::vector<std::string> find(const std::string& path) = 0;
+  // The extended attributes of a file, ACLs and capabilities among them, not those of a symlink to it. None where the
+  // filesystem has none.
+  virtual std::vector<ExtendedAttribute> attributes(const std::string& path) = 0;
   virtual std::string read_link(const std::string& path) = 0;
   // Of a file's contents, in hexadecimal (crc: decimal). `algorithm`: crc, md5, sha1, sha224, sha256, sha384, sha512.
   virtual std::string checksum(const std::string& path, const std::string& algorithm) = 0;
-  // A regular file's contents, in order. What `sink` throws comes out.
+  // A regular file's contents, in order; what is none is refused at once. What `sink` throws comes out.
   virtual void read(const std::string& path, const ByteSink& sink) = 0;
-  // The tree below a folder, its own entry first, with the path "".
+  // The tree below a folder, its own entry first, with the path ""; large files may come last. What the guest cannot
+  // read stops no other; it is thrown at the end.
   virtual void copy_tree_out(const std::string& folder, TreeSink& sink) = 0;
 
   // Replaces the contents of the regular file `path` by those of the host's file `source`: atomically by rename, with
   // mode, owner, extended attributes and SELinux label kept (safety.md, 6). The old file stays under its name with
-  // `backup_suffix` added unless that is empty.
+  // `backup_suffix` added unless that is empty. When that fails, everything is as it was.
   virtual void replace(const std::string& path, const std::string& source, const std::string& backup_suffix) = 0;
-  // Copies a host file or folder into the guest's `folder`, under the same last name. Files that exist are replaced as
-  // replace() does, folders merged.
-  virtual void copy_in(const std::string& source, const std::string& folder) = 0;
+  // Copies a host file or folder into the guest's `folder`, under the same last name, with modes, times, extended
+  // attributes, capabilities, ACLs and holes. A file that exists is replaced atomically by rename: its owner, label and
+  // attributes stay unless the new file has its own, its mode is the new file's. Folders are merged. What concerns
+  // single files is in the report, and the others are copied; throws when nothing more can be.
+  virtual CopyReport copy_in(const std::string& source, const std::string& folder) = 0;
 
   // Returns when every change is in the image and flushed; throws when that failed. Only finish() may follow.
   virtual void finish() = 0;
 };
+
+// "a directory", "a FIFO" ...: what kind of file has this mode.
+const char* type_in_words(uint32_t mode);
+
+// A regular file as an entry of a tree.
+TreeEntry file_entry(const std::string& path, const FileStat& stat, std::vector<ExtendedAttribute> attributes);
 
 // Calls `visit(path, stat)` for `folder` itself and everything below it, each folder before what it holds, names in
 // order; the paths begin with `folder` as given.
@@ -181,6 +203,8 @@ void walk(GuestFiles& guest, const std::string& folder,
 std::string base_name(const std::string& path);
 // The folder that a guest path lies in; "/" for the root's children.
 std::string parent_folder(const std::string& path);
+// Whether `path` is `folder` or below it; both absolute and normal.
+bool lies_below(const std::string& path, const std::string& folder);
 // "folder/name" with a single slash between them.
 std::string join_path(const std::string& folder, const std::string& name);
 

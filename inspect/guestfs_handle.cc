@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <sstream>
 
 namespace drydock {
 
@@ -45,6 +46,14 @@ Error GuestfsHandle::error() const {
   const ErrorKind kind = code == 0 ? ErrorKind::io : system_error(code, "").kind();
   const int errno_value = code == 0 ? errno_of(kind) : code;
   return {kind, errno_value, printable(essence(message == nullptr ? "libguestfs failed" : message))};
+}
+
+std::vector<std::string> GuestfsHandle::error_lines() const {
+  const char* message = guestfs_last_error(handle_);
+  std::istringstream text(message == nullptr ? "" : message);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  return lines;
 }
 
 std::string GuestfsHandle::check_string(char* answer) const {

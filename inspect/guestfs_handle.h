@@ -35,6 +35,8 @@ class GuestfsHandle {
   // The last error of the calling thread.
   Error error() const;
   int last_errno() const;
+  // Its complaints when a program in the appliance failed ("tar: ..."), one a line.
+  std::vector<std::string> error_lines() const;
 
   // For calls that answer -1 or null on failure.
   void check(int answer) const {

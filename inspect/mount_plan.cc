@@ -8,15 +8,12 @@
 #include <optional>
 #include <utility>
 
+#include "inspect/guest_files.h"
 #include "src/error.h"
 
 namespace drydock {
 
 namespace {
-
-bool is_below(const std::string& path, const std::string& folder) {
-  return folder == "/" || path == folder || path.starts_with(folder + "/");
-}
 
 std::string normal_path(const std::string& mountpoint) {
   std::string path = std::filesystem::path(mountpoint).lexically_normal().string();
@@ -30,7 +27,7 @@ bool counts(const FstabEntry& entry) {
   if (!entry.mountpoint.starts_with('/') || entry.type == "swap" || entry.type == "ignore") return false;
   const std::string path = normal_path(entry.mountpoint);
   return std::ranges::none_of(std::array{"/dev", "/proc", "/sys"},
-                              [&](const char* folder) { return is_below(path, folder); });
+                              [&](const char* folder) { return lies_below(path, folder); });
 }
 
 bool is_in_memory(const FstabEntry& entry) { return entry.type == "tmpfs" || entry.type == "ramfs"; }
@@ -108,12 +105,12 @@ const UnmountedPoint* hidden_by(const std::string& path, const MountPlan& plan) 
   const UnmountedPoint* hiding = nullptr;
   size_t nearest = 0;
   for (const UnmountedPoint& point : plan.unmounted) {
-    if (!is_below(path, point.mountpoint) || point.mountpoint.size() < nearest) continue;
+    if (!lies_below(path, point.mountpoint) || point.mountpoint.size() < nearest) continue;
     hiding = &point;
     nearest = point.mountpoint.size();
   }
   for (const PlannedMount& mount : plan.mounts) {
-    if (is_below(path, mount.mountpoint) && mount.mountpoint.size() > nearest) return nullptr;
+    if (lies_below(path, mount.mountpoint) && mount.mountpoint.size() > nearest) return nullptr;
   }
   return hiding;
 }

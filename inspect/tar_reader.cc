@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "inspect/posix_acl.h"
 #include "src/error.h"
 
 namespace drydock {
@@ -59,6 +60,60 @@ std::optional<EntryKind> kind_of(archive_entry* entry) {
   }
 }
 
+std::optional<AclTag> acl_tag_of(int tag) {
+  switch (tag) {
+    case ARCHIVE_ENTRY_ACL_USER_OBJ:
+      return AclTag::owner;
+    case ARCHIVE_ENTRY_ACL_USER:
+      return AclTag::user;
+    case ARCHIVE_ENTRY_ACL_GROUP_OBJ:
+      return AclTag::group;
+    case ARCHIVE_ENTRY_ACL_GROUP:
+      return AclTag::named_group;
+    case ARCHIVE_ENTRY_ACL_MASK:
+      return AclTag::mask;
+    case ARCHIVE_ENTRY_ACL_OTHER:
+      return AclTag::other;
+    default:
+      return {};
+  }
+}
+
+// An ACL of more than what the mode says anyway.
+void add_acl(archive_entry* entry, int type, const char* name, std::vector<ExtendedAttribute>& attributes) {
+  std::vector<AclEntry> acl;
+  bool extended = type == ARCHIVE_ENTRY_ACL_TYPE_DEFAULT;
+  if (archive_entry_acl_reset(entry, type) == 0) return;
+  for (;;) {
+    int entry_type = 0;
+    int permissions = 0;
+    int tag = 0;
+    int id = 0;
+    const char* who = nullptr;
+    if (archive_entry_acl_next(entry, type, &entry_type, &permissions, &tag, &id, &who) != ARCHIVE_OK) break;
+    const std::optional<AclTag> kind = acl_tag_of(tag);
+    if (!kind) continue;
+    const bool named = *kind == AclTag::user || *kind == AclTag::named_group;
+    extended = extended || named || *kind == AclTag::mask;
+    acl.push_back({*kind, static_cast<uint16_t>(permissions & 7), named ? static_cast<uint32_t>(id) : UINT32_MAX});
+  }
+  if (extended && !acl.empty()) attributes.push_back({name, encode_posix_acl(std::move(acl))});
+}
+
+std::vector<ExtendedAttribute> attributes_of(archive_entry* entry) {
+  std::vector<ExtendedAttribute> attributes;
+  archive_entry_xattr_reset(entry);
+  const char* name = nullptr;
+  const void* value = nullptr;
+  size_t size = 0;
+  while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
+    attributes.push_back({name, std::string(static_cast<const char*>(value), size)});
+  }
+  add_acl(entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, access_acl_name, attributes);
+  add_acl(entry, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT, default_acl_name, attributes);
+  return attributes;
+}
+
 TreeEntry entry_of(archive_entry* entry, EntryKind kind) {
   TreeEntry result{.path = relative(text(archive_entry_pathname(entry), archive_entry_pathname_utf8(entry))),
                    .kind = kind,
@@ -69,7 +124,9 @@ TreeEntry entry_of(archive_entry* entry, EntryKind kind) {
                    .size = static_cast<uint64_t>(archive_entry_size(entry)),
                    .link = {},
                    .device_major = static_cast<uint32_t>(archive_entry_rdevmajor(entry)),
-                   .device_minor = static_cast<uint32_t>(archive_entry_rdevminor(entry))};
+                   .device_minor = static_cast<uint32_t>(archive_entry_rdevminor(entry)),
+                   .modified_nanoseconds = static_cast<uint32_t>(archive_entry_mtime_nsec(entry)),
+                   .attributes = attributes_of(entry)};
   if (kind == EntryKind::symlink) {
     result.link = text(archive_entry_symlink(entry), archive_entry_symlink_utf8(entry));
   } else if (kind == EntryKind::hard_link) {

@@ -11,10 +11,18 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace drydock {
 
 enum class EntryKind { file, directory, symlink, hard_link, character_device, block_device, fifo, socket };
+
+struct ExtendedAttribute {
+  std::string name;   // "user.note"
+  std::string value;  // any bytes
+
+  bool operator==(const ExtendedAttribute&) const = default;
+};
 
 struct TreeEntry {
   std::string path;  // relative to the tree's root, '/' between parts; "" is the root
@@ -27,6 +35,9 @@ struct TreeEntry {
   std::string link;      // a symlink's text; a hard link's earlier path, relative to the tree's root
   uint32_t device_major = 0;
   uint32_t device_minor = 0;
+  uint32_t modified_nanoseconds = 0;  // to be added to `modified`
+  // ACLs among them, as Linux keeps them (posix_acl.h).
+  std::vector<ExtendedAttribute> attributes = {};
 };
 
 class TreeSink {

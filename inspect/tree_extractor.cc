@@ -8,12 +8,14 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 
+#include "inspect/posix_acl.h"
 #include "src/error.h"
 
 namespace drydock {
@@ -36,6 +38,14 @@ void write_at(int fd, std::span<const std::byte> bytes, uint64_t offset, const s
     bytes = bytes.subspan(static_cast<size_t>(written));
     offset += static_cast<uint64_t>(written);
   }
+}
+
+// The access time is now's.
+std::array<timespec, 2> times_of(const TreeEntry& entry) {
+  constexpr uint32_t last_nanosecond = 999'999'999;
+  return {timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
+          timespec{.tv_sec = entry.modified,
+                   .tv_nsec = static_cast<long>(std::min(entry.modified_nanoseconds, last_nanosecond))}};
 }
 
 // Makes room for `name`: an existing file goes, an existing folder stays and is an error.
@@ -106,7 +116,6 @@ uint32_t TreeExtractor::permissions_of(const TreeEntry& entry) const {
 
 void TreeExtractor::begin(const TreeEntry& entry) {
   current_ = entry;
-  plain_ = false;
   position_ = 0;
   file_.reset();
   const std::vector<std::string> parts = parts_of(entry.path);
@@ -134,15 +143,6 @@ void TreeExtractor::begin(const TreeEntry& entry) {
   }
 }
 
-void TreeExtractor::begin_plain_file(const std::string& name) {
-  current_ = {.path = name};
-  position_ = 0;
-  plain_ = true;
-  const std::vector<std::string> parts = parts_of(name);
-  if (parts.size() != 1) throw Error(ErrorKind::refused, fmt::format("'{}' is not a file name", printable(name)));
-  make_file({open_folder({}), parts[0]}, current_);
-}
-
 void TreeExtractor::make_folder(const Place& place, const std::vector<std::string>& parts, const TreeEntry& entry) {
   if (::mkdirat(place.folder.get(), place.name.c_str(), 0700) != 0) {
     struct stat existing {};
@@ -160,9 +160,8 @@ void TreeExtractor::make_folder(const Place& place, const std::vector<std::strin
 
 void TreeExtractor::make_file(Place place, const TreeEntry& entry) {
   remove_existing(place.folder.get(), place.name, entry.path);
-  const mode_t mode = plain_ ? 0666 : 0600;
   file_.reset(
-      ::openat(place.folder.get(), place.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+      ::openat(place.folder.get(), place.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file_) throw system_error(errno, printable(entry.path));
 }
 
@@ -171,7 +170,8 @@ void TreeExtractor::make_symlink(const Place& place, const TreeEntry& entry) {
   const char* name = place.name.c_str();
   if (::symlinkat(entry.link.c_str(), place.folder.get(), name) != 0 ||
       (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
-                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0)) {
+                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) ||
+      ::utimensat(place.folder.get(), name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
     throw system_error(errno, printable(entry.path));
   }
 }
@@ -202,7 +202,8 @@ void TreeExtractor::make_special(const Place& place, const TreeEntry& entry) {
   if (::mknodat(place.folder.get(), name, type | 0600, number) != 0 ||
       (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
                                       static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) ||
-      ::fchmodat(place.folder.get(), name, permissions_of(entry), 0) != 0) {
+      ::fchmodat(place.folder.get(), name, permissions_of(entry), 0) != 0 ||
+      ::utimensat(place.folder.get(), name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
     throw system_error(errno, printable(entry.path));
   }
 }
@@ -231,29 +232,44 @@ void TreeExtractor::end() {
   if (!file_) return;
   const int fd = file_.get();
   if (::ftruncate(fd, static_cast<off_t>(position_)) != 0) throw system_error(errno, printable(current_.path));
-  if (!plain_) {
-    const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
-                                        timespec{.tv_sec = current_.modified, .tv_nsec = 0}};
-    // The owner first: changing it takes set-uid bits away.
-    if ((::geteuid() == 0 && ::fchown(fd, static_cast<uid_t>(current_.uid), static_cast<gid_t>(current_.gid)) != 0) ||
-        ::fchmod(fd, permissions_of(current_)) != 0 || ::futimens(fd, times.data()) != 0) {
-      throw system_error(errno, printable(current_.path));
-    }
-  }
+  set_all(fd, current_);
   if (::close(file_.release()) != 0) throw system_error(errno, printable(current_.path));
+}
+
+void TreeExtractor::set_all(int fd, const TreeEntry& entry) {
+  // The owner first: changing it takes set-uid bits and capabilities away. The mode after attributes: who may only read
+  // sets none, and an ACL's mask is the mode's group.
+  if (::geteuid() == 0 && ::fchown(fd, static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid)) != 0) {
+    throw system_error(errno, printable(entry.path));
+  }
+  set_attributes(fd, entry);
+  if (::fchmod(fd, permissions_of(entry)) != 0 || ::futimens(fd, times_of(entry).data()) != 0) {
+    throw system_error(errno, printable(entry.path));
+  }
+}
+
+void TreeExtractor::set_attributes(int fd, const TreeEntry& entry) {
+  const bool root = ::geteuid() == 0;
+  for (const ExtendedAttribute& attribute : entry.attributes) {
+    const bool acl = attribute.name == access_acl_name || attribute.name == default_acl_name;
+    const bool capability = attribute.name == "security.capability";
+    if (attribute.name == "security.selinux") continue;
+    const bool wanted = acl ? root : capability ? root && options_.setuid : attribute.name.starts_with("user.");
+    if (wanted && ::fsetxattr(fd, attribute.name.c_str(), attribute.value.data(), attribute.value.size(), 0) == 0) {
+      continue;
+    }
+    if (wanted && (errno == ENOSPC || errno == EDQUOT || errno == EIO)) {
+      throw system_error(errno, printable(entry.path));
+    }
+    ++(acl ? left_out_.acls : capability ? left_out_.capabilities : left_out_.attributes);
+  }
 }
 
 void TreeExtractor::finish() {
   std::ranges::reverse(folders_);  // what is inside first
   for (const Folder& folder : folders_) {
     const UniqueFd fd = open_folder(folder.parts);
-    const TreeEntry& entry = folder.entry;
-    const std::array<timespec, 2> times{timespec{.tv_sec = 0, .tv_nsec = UTIME_NOW},
-                                        timespec{.tv_sec = entry.modified, .tv_nsec = 0}};
-    if ((::geteuid() == 0 && ::fchown(fd.get(), static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid)) != 0) ||
-        ::fchmod(fd.get(), permissions_of(entry)) != 0 || ::futimens(fd.get(), times.data()) != 0) {
-      throw system_error(errno, printable(entry.path));
-    }
+    set_all(fd.get(), folder.entry);
   }
   folders_.clear();
 }

@@ -6,7 +6,9 @@
 // one made just now nor one that was there before), an existing file is replaced and never written through, and neither
 // device nodes nor set-uid and set-gid bits are made unless asked for.
 //
-// Run by root it gives files the guest's numeric owners, as tar does.
+// Modes, times and extended attributes of users ("user.") come along. Run by root it gives files the guest's numeric
+// owners and ACLs, as tar does. Capabilities are a privilege, as set-uid bits are; other extended attributes (labels,
+// checksums) are the guest's kernel's business, and stay there.
 //
 // Thread-safety: none. Errors: `Error` naming the path; refused for entries that try to leave the folder.
 
@@ -22,9 +24,16 @@
 namespace drydock {
 
 struct ExtractOptions {
-  bool devices = false;                                                      // make device nodes
-  bool setuid = false;                                                       // keep set-uid and set-gid bits
+  bool devices = false;  // make device nodes
+  bool setuid = false;   // keep set-uid and set-gid bits, and capabilities
   std::function<void(const std::string&)> warn = [](const std::string&) {};  // told of what was left out
+};
+
+// How many files lost what; told at the end, since there may be thousands.
+struct LeftOut {
+  uint64_t capabilities = 0;
+  uint64_t acls = 0;
+  uint64_t attributes = 0;  // other extended ones
 };
 
 class TreeExtractor final : public TreeSink {
@@ -39,11 +48,10 @@ class TreeExtractor final : public TreeSink {
   void data(std::span<const std::byte> bytes) override;
   void end() override;
 
-  // A single file, with the permissions that the umask leaves, as `cp` makes it; data() and end() follow.
-  void begin_plain_file(const std::string& name);
-
   // Gives folders their permissions, owners and times: last, because a read-only folder takes no files.
   void finish();
+
+  const LeftOut& left_out() const { return left_out_; }
 
  private:
   struct Place {
@@ -64,6 +72,8 @@ class TreeExtractor final : public TreeSink {
   void make_symlink(const Place& place, const TreeEntry& entry);
   void make_hard_link(const Place& place, const TreeEntry& entry);
   void make_special(const Place& place, const TreeEntry& entry);
+  void set_attributes(int fd, const TreeEntry& entry);
+  void set_all(int fd, const TreeEntry& entry);
 
   UniqueFd target_;
   std::string target_name_;
@@ -71,9 +81,10 @@ class TreeExtractor final : public TreeSink {
   ExtractOptions options_;
   std::vector<Folder> folders_;
 
+  LeftOut left_out_;
+
   UniqueFd file_;  // being written; -1 for entries without data
   TreeEntry current_;
-  bool plain_ = false;
   uint64_t position_ = 0;
 };
 

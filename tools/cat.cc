@@ -24,6 +24,8 @@ int cat(Invocation& invocation) {
                                 static_cast<std::streamsize>(bytes.size()));
         if (!invocation.io.out) throw Error(ErrorKind::io, "writing the output failed");
       });
+      // Whatever ends the command at the next file: this one is printed.
+      invocation.io.out.flush();
     } catch (const Error& error) {
       if (!invocation.io.out || guest.interruption().caught() != 0) throw;
       invocation.warn(error.what());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // drydock copy-in: host files and folders into a guest, as virt-copy-in copies them. Files that are replaced keep their
-// mode, owner and labels.
+// owner and labels.
 
 #include <algorithm>
 
@@ -14,6 +14,20 @@ namespace drydock::cli {
 
 namespace {
 
+// Returns how many files could not be copied.
+size_t copy_one_in(Invocation& invocation, OpenedGuest& guest, const std::string& word, const std::string& folder) {
+  try {
+    const CopyReport report = guest.files().copy_in(word, folder);
+    for (const std::string& text : report.warnings) invocation.warn(text);
+    for (const std::string& text : report.failures) invocation.warn(text);
+    return report.failures.size();
+  } catch (const Error& error) {
+    if (guest.interruption().caught() != 0) throw;
+    invocation.warn(error.what());
+    return 1;
+  }
+}
+
 int copy_in(Invocation& invocation) {
   std::vector<std::string> words = invocation.arguments;
   if (words.size() < 2) usage_error("local files and a directory of the guest are expected");
@@ -25,9 +39,12 @@ int copy_in(Invocation& invocation) {
   OpenedGuest guest(invocation, true);
   guest.mount();
   const std::string folder = guest.files().resolve_user_path(target);
-  for (const std::string& word : words) guest.files().copy_in(word, folder);
+  size_t failures = 0;
+  for (const std::string& word : words) failures += copy_one_in(invocation, guest, word, folder);
   guest.finish();
-  return 0;
+  if (failures == 0) return 0;
+  throw Error(ErrorKind::io, fmt::format("{} could not be copied; everything else is in the guest",
+                                         failures == 1 ? "1 file" : fmt::format("{} files", failures)));
 }
 
 }  // namespace

@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <exception>
 #include <filesystem>
+#include <functional>
 
+#include "inspect/tolerant_sink.h"
 #include "inspect/tree_extractor.h"
 #include "src/error.h"
 #include "tools/commands.h"
@@ -19,28 +22,95 @@ namespace drydock::cli {
 
 namespace {
 
-void copy_file(GuestFiles& files, const std::string& path, const std::string& name, TreeExtractor& extractor) {
-  extractor.begin_plain_file(name);
-  files.read(path, [&](std::span<const std::byte> bytes) { extractor.data(bytes); });
-  extractor.end();
-}
+class CopyOut {
+ public:
+  CopyOut(Invocation& invocation, OpenedGuest& guest, std::string folder)
+      : invocation_(invocation), guest_(guest), files_(guest.files()), folder_(std::move(folder)) {}
 
-void copy_one(GuestFiles& files, const std::string& word, const std::string& folder, const ExtractOptions& options) {
-  const std::string path = files.resolve_user_path(word);
-  // A symlink named on the command line stands for what it points to in the guest.
-  const FileStat stat = files.stat(path);
-  const std::string name = base_name(path);
-  if (S_ISREG(stat.mode)) {
-    TreeExtractor extractor(folder, "", options);
-    copy_file(files, path, name, extractor);
-  } else if (S_ISDIR(stat.mode)) {
-    TreeExtractor extractor(folder, name == "/" ? "" : name, options);
-    files.copy_tree_out(files.real_path(path), extractor);
-    extractor.finish();
-  } else {
-    throw Error(ErrorKind::invalid, fmt::format("'{}' is not a file or directory", printable(word)));
+  // Copies what `word` names; what cannot be copied is told, and counted.
+  void copy(const std::string& word) {
+    try {
+      copy_one(word);
+    } catch (const Error& error) {
+      if (guest_.interruption().caught() != 0 || error.kind() == ErrorKind::no_space) throw;
+      fail(error.what());
+    }
   }
-}
+
+  // Tells what was left out; throws when something was not copied.
+  void conclude() const {
+    const auto say = [&](uint64_t count, std::string_view what) {
+      if (count != 0) invocation_.warn(fmt::format("{} of {} are left out", what, files_in_words(count)));
+    };
+    say(left_out_.capabilities, options_.setuid ? "capabilities" : "capabilities (--setuid keeps them)");
+    say(left_out_.acls, "ACLs");
+    say(left_out_.attributes, "extended attributes");
+    if (failures_ == 0) return;
+    throw Error(ErrorKind::io, fmt::format("{} could not be copied; everything else is", files_in_words(failures_)));
+  }
+
+ private:
+  static std::string files_in_words(uint64_t count) { return count == 1 ? "1 file" : fmt::format("{} files", count); }
+
+  void fail(const std::string& text) {
+    invocation_.warn(text);
+    ++failures_;
+  }
+
+  void copy_one(const std::string& word) {
+    const std::string path = files_.resolve_user_path(word);
+    // A symlink named on the command line stands for what it points to in the guest.
+    const FileStat stat = files_.stat(path);
+    const std::string name = base_name(path);
+    if (S_ISREG(stat.mode)) {
+      extract("", [&](TreeExtractor& extractor) { copy_file(path, name, stat, extractor); });
+    } else if (S_ISDIR(stat.mode)) {
+      extract(name == "/" ? "" : name, [&](TreeExtractor& extractor) {
+        TolerantSink sink(extractor, [this](const std::string& text) { fail(text); });
+        files_.copy_tree_out(files_.real_path(path), sink);
+      });
+    } else {
+      throw Error(ErrorKind::invalid,
+                  fmt::format("{}: is {}, neither a file nor a directory", printable(word), type_in_words(stat.mode)));
+    }
+  }
+
+  void copy_file(const std::string& path, const std::string& name, const FileStat& stat, TreeExtractor& extractor) {
+    extractor.begin(file_entry(name, stat, files_.attributes(files_.real_path(path))));
+    files_.read(path, [&](std::span<const std::byte> bytes) { extractor.data(bytes); });
+    extractor.end();
+  }
+
+  // What was copied before a failure gets its permissions, too.
+  void extract(const std::string& root_name, const std::function<void(TreeExtractor&)>& work) {
+    TreeExtractor extractor(folder_, root_name, options_);
+    std::exception_ptr failure;
+    try {
+      work(extractor);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    try {
+      extractor.finish();
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+    }
+    left_out_.capabilities += extractor.left_out().capabilities;
+    left_out_.acls += extractor.left_out().acls;
+    left_out_.attributes += extractor.left_out().attributes;
+    if (failure) std::rethrow_exception(failure);
+  }
+
+  Invocation& invocation_;
+  OpenedGuest& guest_;
+  GuestFiles& files_;
+  std::string folder_;
+  ExtractOptions options_{.devices = invocation_.options.has("devices"),
+                          .setuid = invocation_.options.has("setuid"),
+                          .warn = [this](const std::string& text) { invocation_.warn(text); }};
+  LeftOut left_out_;
+  uint64_t failures_ = 0;
+};
 
 int copy_out(Invocation& invocation) {
   std::vector<std::string> words = invocation.arguments;
@@ -53,12 +123,11 @@ int copy_out(Invocation& invocation) {
   }
   if (::access(folder.c_str(), W_OK | X_OK) != 0) throw system_error(errno, printable(folder));
   require_guest_paths(words);
-  const ExtractOptions options{.devices = invocation.options.has("devices"),
-                               .setuid = invocation.options.has("setuid"),
-                               .warn = [&](const std::string& text) { invocation.warn(text); }};
   OpenedGuest guest(invocation, false);
   guest.mount();
-  for (const std::string& word : words) copy_one(guest.files(), word, folder, options);
+  CopyOut copy(invocation, guest, folder);
+  for (const std::string& word : words) copy.copy(word);
+  copy.conclude();
   return 0;
 }
 
@@ -76,7 +145,7 @@ const Command& copy_out_command() {
                           {0, "devices", "", "make device nodes, too (default: they are left out)"},
                           {'r', "ro", "", "open read-only (always so)"},
                           {'w', "rw", "", "refused: copying out needs no writing"},
-                          {0, "setuid", "", "keep set-uid and set-gid bits (default: they are taken away)"},
+                          {0, "setuid", "", "keep set-uid and set-gid bits, and capabilities (default: taken away)"},
                       }),
       .run = copy_out,
   };

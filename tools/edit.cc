@@ -95,8 +95,9 @@ std::optional<std::string> expression_of(const ParsedOptions& options) {
 
 void edit_file(Invocation& invocation, OpenedGuest& guest, const std::string& word) {
   const std::string path = guest.files().resolve_user_path(word);
-  if (!S_ISREG(guest.files().stat(path).mode)) {
-    throw Error(ErrorKind::invalid, fmt::format("{}: not a regular file", printable(word)));
+  const uint32_t mode = guest.files().stat(path).mode;
+  if (!S_ISREG(mode)) {
+    throw Error(ErrorKind::invalid, fmt::format("{}: is {}, not a regular file", printable(word), type_in_words(mode)));
   }
   const PrivateFolder folder;
   const std::string original = folder.file("original");
@@ -131,9 +132,19 @@ int edit(Invocation& invocation) {
   check_edit_words(invocation);
   OpenedGuest guest(invocation, true);
   guest.mount();
-  for (const std::string& word : invocation.arguments) edit_file(invocation, guest, word);
+  bool failed = false;
+  for (const std::string& word : invocation.arguments) {
+    try {
+      edit_file(invocation, guest, word);
+    } catch (const Error& error) {
+      if (guest.interruption().caught() != 0) throw;
+      invocation.warn(error.what());
+      failed = true;
+    }
+  }
+  // What was changed before is brought to its end in any case.
   guest.finish();
-  return 0;
+  return failed ? 1 : 0;
 }
 
 }  // namespace

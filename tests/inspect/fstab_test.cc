@@ -78,6 +78,11 @@ TEST(Fstab, tags_are_those_that_blkid_finds_on_filesystems_and_partitions) {
   EXPECT_EQ(tags.uuid, "2222");
   EXPECT_EQ(tags.partition_label, "part name");
   EXPECT_EQ(tags.partition_uuid, "aaaa");
+  const DeviceTags accented = tags_of_blkid("/dev/sdb", {"LABEL", "donnM-CM-)es\\ 1", "USAGE", "filesystem"});
+  EXPECT_EQ(device_of_tag("LABEL=donn\xc3\xa9"
+                          "es 1",
+                          {accented}),
+            "/dev/sdb");
   EXPECT_EQ(tags_of_blkid("/dev/sda1", {"UUID", "2222", "USAGE", "raid"}).uuid, "");
 }
 

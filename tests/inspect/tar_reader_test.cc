@@ -8,6 +8,7 @@
 
 #include <map>
 
+#include "inspect/posix_acl.h"
 #include "src/unique_fd.h"
 #include "tests/support/support.h"
 
@@ -60,6 +61,30 @@ TEST(TarReader, tells_what_tar_packed) {
   EXPECT_EQ(recorder.entries.at("link").link, "/etc/passwd");
   EXPECT_EQ(recorder.entries.at("second").kind, EntryKind::hard_link);
   EXPECT_EQ(recorder.entries.at("second").link, "caf\xc3\xa9");
+}
+
+TEST(TarReader, tells_of_fractions_of_seconds_attributes_and_acls) {
+  const test::TempDir dir;
+  test::write_file(dir.file("file"), "x");
+  test::run_ok({"touch", "-d", "2001-02-03 04:05:06.123456789 UTC", dir.file("file")});
+  // What tar writes for an ACL, on whatever filesystem this runs.
+  test::run_ok({"tar", "-C", dir.path().string(),
+                "--pax-option=SCHILY.xattr.user.note:=kept,"
+                "SCHILY.acl.access:=user::rw-\nuser:1234:r--\ngroup::r--\nmask::r--\nother::---",
+                "-cf", dir.file("t.tar"), "file"});
+  Recorder recorder;
+  read(dir.file("t.tar"), recorder);
+  const TreeEntry& file = recorder.entries.at("file");
+  EXPECT_EQ(file.modified, 981173106);
+  EXPECT_EQ(file.modified_nanoseconds, 123456789U);
+  const std::string acl = encode_posix_acl({{AclTag::owner, 6, UINT32_MAX},
+                                            {AclTag::user, 4, 1234},
+                                            {AclTag::group, 4, UINT32_MAX},
+                                            {AclTag::mask, 4, UINT32_MAX},
+                                            {AclTag::other, 0, UINT32_MAX}});
+  EXPECT_EQ(acl.size(), 4U + 5 * 8U);
+  EXPECT_THAT(file.attributes,
+              testing::ElementsAre(ExtendedAttribute{"user.note", "kept"}, ExtendedAttribute{access_acl_name, acl}));
 }
 
 TEST(TarReader, says_that_garbage_is_damaged) {

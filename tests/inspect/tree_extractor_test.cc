@@ -5,8 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
+#include "inspect/posix_acl.h"
+#include "inspect/tolerant_sink.h"
 #include "tests/support/support.h"
 
 namespace drydock {
@@ -162,19 +165,100 @@ TEST_F(TreeExtraction, safety_12_device_nodes_are_left_out_and_told) {
   EXPECT_THAT(warnings_[0], HasSubstr("sda: a device node (--devices makes them), left out"));
 }
 
-TEST_F(TreeExtraction, a_plain_file_has_the_modes_of_a_new_one_and_replaces_a_symlink) {
-  fs::create_symlink("../outside/file", target_ / "file");
+TEST_F(TreeExtraction, times_of_files_folders_symlinks_and_fifos_are_the_guests) {
   TreeExtractor tree = extractor();
-  const std::string contents = "plain";
-  tree.begin_plain_file("file");
-  tree.data(std::as_bytes(std::span(contents)));
-  tree.end();
-  EXPECT_EQ(text(target_ / "file"), "plain");
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  EXPECT_EQ(mode(target_ / "file"), S_IFREG | (0666U & ~mask));
-  expect_outside_untouched();
-  EXPECT_EQ(test::error_of([&] { tree.begin_plain_file(".."); }).kind(), ErrorKind::refused);
+  const std::vector<TreeEntry> entries{
+      entry("folder", EntryKind::directory, 0755), entry("folder/file", EntryKind::file, 0600),
+      entry("link", EntryKind::symlink, 0777, "nowhere"), entry("fifo", EntryKind::fifo, 0640)};
+  for (TreeEntry each : entries) {
+    each.modified = 981173106;
+    each.modified_nanoseconds = 123456789;
+    put(tree, each);
+  }
+  tree.finish();
+  for (const TreeEntry& each : entries) {
+    struct stat info {};
+    ASSERT_EQ(::lstat((target_ / each.path).c_str(), &info), 0) << each.path;
+    EXPECT_EQ(info.st_mtim.tv_sec, 981173106) << each.path;
+    EXPECT_EQ(info.st_mtim.tv_nsec, 123456789) << each.path;
+  }
+}
+
+std::string attribute_of(const fs::path& path, const char* name) {
+  std::string value(256, '\0');
+  const ssize_t size = ::lgetxattr(path.c_str(), name, value.data(), value.size());
+  return size < 0 ? "none" : value.substr(0, static_cast<size_t>(size));
+}
+
+TEST_F(TreeExtraction, safety_12_attributes_of_users_come_along_and_what_gives_a_privilege_only_when_asked_for) {
+  // cap_net_raw, as the kernel keeps it.
+  const std::string capability("\1\0\0\2\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
+  const std::string acl = encode_posix_acl({{AclTag::owner, 4, UINT32_MAX},
+                                            {AclTag::user, 4, 1234},
+                                            {AclTag::group, 4, UINT32_MAX},
+                                            {AclTag::mask, 4, UINT32_MAX},
+                                            {AclTag::other, 0, UINT32_MAX}});
+  TreeEntry file = entry("file", EntryKind::file, 0440);
+  file.attributes = {{"user.note", "kept"},
+                     {"security.capability", capability},
+                     {"security.selinux", "system_u:object_r:etc_t:s0"},
+                     {"security.ima", "sum"},
+                     {access_acl_name, acl}};
+  TreeExtractor tree = extractor();
+  put(tree, file, "x");
+  const bool root = ::geteuid() == 0;
+  // A filesystem without attributes of users (an old tmpfs) counts them.
+  const bool has_users = attribute_of(target_ / "file", "user.note") == "kept";
+  EXPECT_EQ(tree.left_out().attributes, has_users ? 1U : 2U);
+  EXPECT_EQ(attribute_of(target_ / "file", "security.capability"), "none");
+  EXPECT_EQ(attribute_of(target_ / "file", "security.ima"), "none");
+  EXPECT_EQ(tree.left_out().capabilities, 1U);
+  EXPECT_EQ(attribute_of(target_ / "file", access_acl_name), root ? acl : "none");
+  EXPECT_EQ(tree.left_out().acls, root ? 0U : 1U);
+  EXPECT_EQ(mode(target_ / "file"), S_IFREG | 0440U);
+
+  TreeExtractor trusting = extractor("", {.setuid = true});
+  put(trusting, file, "x");
+  EXPECT_EQ(attribute_of(target_ / "file", "security.capability"), root ? capability : "none");
+  EXPECT_EQ(trusting.left_out().capabilities, root ? 0U : 1U);
+}
+
+TEST_F(TreeExtraction, goes_on_after_an_entry_that_cannot_be_made) {
+  fs::create_directories(target_ / "taken/inside");
+  test::write_file((target_ / "file").string(), "in the way");
+  TreeExtractor tree = extractor();
+  std::vector<std::string> failures;
+  TolerantSink sink(tree, [&](const std::string& text) { failures.push_back(text); });
+  const auto offer = [&](const TreeEntry& each) {
+    const std::string contents = "contents";
+    sink.begin(each);
+    if (each.kind == EntryKind::file) sink.data(std::as_bytes(std::span(contents)));
+    sink.end();
+  };
+  offer(entry("taken", EntryKind::file, 0644));
+  offer(entry("../out", EntryKind::file, 0644));
+  offer(entry("file", EntryKind::directory, 0755));
+  offer(entry("file/below", EntryKind::file, 0644));
+  offer(entry("filed", EntryKind::file, 0644));
+  tree.finish();
+  EXPECT_THAT(failures, testing::ElementsAre(HasSubstr("taken: cannot be replaced"), HasSubstr("would leave"),
+                                             HasSubstr("exists and is not a folder")));
+  EXPECT_EQ(text(target_ / "filed"), "contents");
+  EXPECT_EQ(text(target_ / "file"), "in the way");
+}
+
+class FullDisk final : public TreeSink {
+ public:
+  void begin(const TreeEntry&) override {}
+  void data(std::span<const std::byte>) override { throw Error(ErrorKind::no_space, "full"); }
+  void end() override {}
+};
+
+TEST(TolerantSink, does_not_go_on_when_the_disk_is_full) {
+  FullDisk full;
+  TolerantSink sink(full, [](const std::string&) { FAIL(); });
+  sink.begin({.path = "file"});
+  EXPECT_EQ(test::error_of([&] { sink.data({}); }).kind(), ErrorKind::no_space);
 }
 
 TEST_F(TreeExtraction, an_existing_folder_is_not_replaced_by_a_file) {

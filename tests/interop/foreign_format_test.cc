@@ -30,7 +30,7 @@ class ForeignFormats : public testing::Test {
     make("vpc-fixed", "vpc", "subformat=fixed");
     for (const std::string program : {"gzip", "xz", "zstd"}) test::run_ok({program, "-q", "-k", raw_});
     test::run_ok({"tar", "-C", dir_->path().string(), "-cf", file("tar"), "raw"});
-    for (const std::string& made : {"raw.gz", "raw.xz", "raw.zst", "tar"}) wrapped_.push_back(file(made));
+    for (const char* made : {"raw.gz", "raw.xz", "raw.zst", "tar"}) wrapped_.push_back(file(made));
   }
 
   static void TearDownTestSuite() { dir_.reset(); }

@@ -148,7 +148,9 @@ TEST(foreign_format, a_disk_is_never_taken_for_something_else) {
       Bytes with_mbr = sample.bytes;
       const Bytes boot = boot_sector();
       std::ranges::copy(std::span(boot).subspan(446, 66), with_mbr.begin() + 446);
-      if (sample.name != "tar") EXPECT_EQ(refused_as(with_mbr), "") << sample.name;
+      if (sample.name != "tar") {
+        EXPECT_EQ(refused_as(with_mbr), "") << sample.name;
+      }
       put(sample.bytes, 512, "EFI PART");
       EXPECT_EQ(refused_as(sample.bytes), "") << sample.name;
     }

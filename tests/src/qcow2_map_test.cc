@@ -12,7 +12,7 @@
 namespace drydock::qcow2 {
 namespace {
 
-constexpr uint64_t cluster = 64 << 10;
+constexpr uint64_t default_cluster = 64 << 10;
 
 // Counts how often it is asked for holes.
 class AskedStorage final : public Storage {
@@ -44,16 +44,16 @@ std::shared_ptr<Image> open(std::shared_ptr<Storage> storage, std::shared_ptr<St
 
 std::shared_ptr<AskedStorage> make_overlay() {
   auto storage = std::make_shared<AskedStorage>();
-  create(*storage, {.size = 8 * cluster, .backing_file = "base", .backing_format = "raw"});
+  create(*storage, {.size = 8 * default_cluster, .backing_file = "base", .backing_format = "raw"});
   return storage;
 }
 
 TEST(qcow2_map, above_a_layer_tells_nothing_of_that_layer) {
   const auto base = std::make_shared<AskedStorage>();
-  base->write(HostOffset(0), test::random_bytes(1, 6 * cluster));
+  base->write(HostOffset(0), test::random_bytes(1, 6 * default_cluster));
   const auto image = open(make_overlay(), base);
-  image->disk()->write(GuestOffset(cluster), test::random_bytes(2, cluster));
-  image->disk()->zero({GuestOffset(3 * cluster), cluster}, false);
+  image->disk()->write(GuestOffset(default_cluster), test::random_bytes(2, default_cluster));
+  image->disk()->zero({GuestOffset(3 * default_cluster), default_cluster}, false);
 
   const std::vector<Extent> extents = image->disk()->map_above(1, whole(*image->disk()), 100);
   ASSERT_EQ(extents.size(), 6U);
@@ -66,20 +66,20 @@ TEST(qcow2_map, above_a_layer_tells_nothing_of_that_layer) {
   EXPECT_TRUE(extents[1].data);
   EXPECT_EQ(extents[1].depth, 0U);
   EXPECT_TRUE(extents[3].zero);
-  EXPECT_EQ(extents[4].range.end(), GuestOffset(6 * cluster));
+  EXPECT_EQ(extents[4].range.end(), GuestOffset(6 * default_cluster));
   EXPECT_FALSE(extents[5].present) << "the base ends before";
 
-  EXPECT_TRUE(image->disk()->map_above(2, {GuestOffset(0), cluster}, 100)[0].data);
+  EXPECT_TRUE(image->disk()->map_above(2, {GuestOffset(0), default_cluster}, 100)[0].data);
   EXPECT_GT(base->asked(), 0U);
 }
 
 TEST(qcow2_map, asks_for_holes_once_the_image_is_written_to) {
   const auto base = std::make_shared<AskedStorage>();
-  base->write(HostOffset(0), test::random_bytes(1, 8 * cluster));
+  base->write(HostOffset(0), test::random_bytes(1, 8 * default_cluster));
   const auto storage = make_overlay();
   {
     const auto image = open(storage, base);
-    image->disk()->write(GuestOffset(0), test::random_bytes(2, 8 * cluster));
+    image->disk()->write(GuestOffset(0), test::random_bytes(2, 8 * default_cluster));
     image->close();
   }
   const auto image = open(storage, base);

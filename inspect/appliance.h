@@ -33,6 +33,13 @@ struct GuestKey {
   std::string passphrase;
 };
 
+// How far the launch, or the file or tree that is being moved, has come.
+struct ApplianceProgress {
+  bool launching = false;
+  uint64_t done = 0;
+  uint64_t total = 0;  // 0: not known
+};
+
 struct ApplianceOptions {
   bool writable = false;
   bool verbose = false;  // libguestfs tells on standard error what it does
@@ -43,6 +50,8 @@ struct ApplianceOptions {
   std::function<std::string(const std::string& device)> ask_passphrase;
   // Told what the user should know: that software emulation is used.
   std::function<void(const std::string&)> notice = [](const std::string&) {};
+  // Told of progress, on whatever thread works; throws nothing. Null: nobody to tell.
+  std::function<void(const ApplianceProgress&)> progress;
 };
 
 // Launches the appliance: seconds with KVM, up to a minute without. The guest's disks are /dev/sda, /dev/sdb ... in

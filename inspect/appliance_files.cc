@@ -47,6 +47,7 @@ std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, 
     ApplianceOptions lasting = options;
     lasting.ask_passphrase = nullptr;
     lasting.notice = [](const std::string&) {};
+    lasting.progress = nullptr;
     kept = std::make_shared<ApplianceFiles>(disks, lasting);
   } else {
     kept->unmount();

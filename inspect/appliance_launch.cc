@@ -34,7 +34,7 @@ void require_temporary_space() {
 }  // namespace
 
 LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
-    : server_(exports_of(disks, options.writable), {}) {
+    : server_(exports_of(disks, options.writable), {}), progress_(options.progress) {
   require_temporary_space();
   server_.start();
   guestfs_set_verbose(handle_.get(), options.verbose || guestfs_get_verbose(handle_.get()) == 1 ? 1 : 0);
@@ -43,6 +43,18 @@ LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const 
   choose_backend(options);
   add_disks(disks, options);
   launch();
+  launched_ = true;
+}
+
+void LaunchedAppliance::on_progress(guestfs_h* /*handle*/, void* appliance, uint64_t /*event*/, int /*event_handle*/,
+                                    int /*flags*/, const char* /*buffer*/, size_t /*buffer_size*/,
+                                    const uint64_t* array, size_t array_size) {
+  constexpr size_t position = 2;  // behind the call's number and that of its message
+  constexpr size_t total = 3;
+  const auto& self = *static_cast<const LaunchedAppliance*>(appliance);
+  if (array_size > total) {
+    self.progress_({.launching = !self.launched_, .done = array[position], .total = array[total]});
+  }
 }
 
 void LaunchedAppliance::choose_backend(const ApplianceOptions& options) {
@@ -81,7 +93,14 @@ void LaunchedAppliance::add_disks(const std::vector<GuestDisk>& disks, const App
 }
 
 void LaunchedAppliance::launch() {
-  if (guestfs_launch(handle_.get()) == 0) return;
+  if (progress_) {
+    handle_.check(guestfs_set_event_callback(handle_.get(), on_progress, GUESTFS_EVENT_PROGRESS, 0, this));
+    progress_({.launching = true});
+  }
+  if (guestfs_launch(handle_.get()) == 0) {
+    if (progress_) progress_({.launching = true, .done = 1, .total = 1});
+    return;
+  }
   const Error failure = handle_.error();
   const std::string advice = appliance_advice();
   throw Error(failure.kind(), failure.errno_value(),

@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <vector>
 
 #include "inspect/appliance.h"
@@ -28,11 +30,15 @@ class LaunchedAppliance {
   void choose_backend(const ApplianceOptions& options);
   void add_disks(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
   void launch();
+  static void on_progress(guestfs_h* handle, void* appliance, uint64_t event, int event_handle, int flags,
+                          const char* buffer, size_t buffer_size, const uint64_t* array, size_t array_size);
 
   // In this order: the handle goes first, the folder with its files last.
   PrivateFolder folder_;
   nbd::Server server_;
   GuestfsHandle handle_;
+  std::function<void(const ApplianceProgress&)> progress_;  // null: nobody to tell
+  std::atomic<bool> launched_ = false;
 };
 
 }  // namespace drydock

@@ -42,7 +42,6 @@ ApplianceOptions appliance_options(Invocation& invocation, bool writable) {
     return ask_passphrase(invocation.io, device, invocation.options.has("keys-from-stdin"),
                           invocation.options.has("echo-keys"));
   };
-  options.notice = [&invocation](const std::string& text) { invocation.warn(text); };
   return options;
 }
 
@@ -58,6 +57,7 @@ std::vector<OptionSpec> disk_options() {
       {'c', "connect", "URI", "of libvirt: taken for the sake of scripts, not used"},
       {'d', "domain", "GUEST", "of libvirt: refused, give the domain's disks with -a"},
       {0, "format", "FORMAT", "format of following -a options: raw or qcow2; without a value: found", true},
+      guest_progress_options()[0],
       {'v', "verbose", "", "let libguestfs tell what it does"},
       {'x', "", "", "let libguestfs trace its calls"},
   };
@@ -80,8 +80,8 @@ std::vector<OptionSpec> guestfish_options() {
       {'i', "inspector", "", "mount the guest's system (the default)"},
       {0, "network", "", "give the appliance a network"},
       {'n', "no-sync", "", "taken for the sake of scripts; changes are always synced"},
-      {0, "no-progress-bars", "", "show no progress (the default)"},
-      {0, "progress-bars", "", "taken for the sake of scripts"},
+      {0, "no-progress-bars", "", "show no progress"},
+      {0, "progress-bars", "", "show progress, where a terminal is there, also under the incumbent's name"},
       {0, "selinux", "", "taken for the sake of scripts; labels are kept in any case"},
   };
 }
@@ -152,17 +152,33 @@ void tell_nothing_found(const Invocation& invocation, std::string_view what) {
   invocation.warn(fmt::format("found {} on the guest's disks; `drydock filesystems --all` lists what there is", what));
 }
 
-OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation) {
+OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(invocation), progress_(invocation) {
   for (const std::string& text : invocation.options.values("mount")) mounts_.push_back(parse_mount(text));
   if (!mounts_.empty() && invocation.options.has("root")) usage_error("--root and -m do not go together");
-  const ApplianceOptions appliance = appliance_options(invocation, writable);
+  ApplianceOptions appliance = appliance_options(invocation, writable);
+  appliance.progress = [this](const ApplianceProgress& progress) { progress_.show(progress); };
+  appliance.notice = [this](const std::string& text) {
+    progress_.clear();
+    invocation_.warn(text);
+  };
   std::vector<GuestDisk> disks;
   for (const Drive& drive : parse_drives(invocation.options)) {
     images_.push_back(open_drive(invocation, drive, writable));
     disks.push_back({.disk = images_.back()->disk(), .sector_size = drive.sector_size});
   }
   require_mountable(mounts_, images_);
-  files_ = open_appliance(disks, appliance);
+  try {
+    files_ = open_appliance(disks, appliance);
+  } catch (...) {
+    progress_.end(guard_.caught() != 0 ? "interrupted" : "failed");
+    throw;
+  }
+}
+
+OpenedGuest::~OpenedGuest() {
+  files_.reset();
+  const bool failed = std::uncaught_exceptions() > exceptions_;
+  progress_.end(guard_.caught() != 0 ? "interrupted" : failed ? "failed" : "finished");
 }
 
 void OpenedGuest::finish() {

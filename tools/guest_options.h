@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "inspect/appliance.h"
 #include "inspect/interruption.h"
 #include "tools/cli.h"
+#include "tools/guest_progress.h"
 
 namespace drydock::cli {
 
@@ -44,6 +46,9 @@ GuestKey parse_key(const std::string& text);
 class OpenedGuest {
  public:
   OpenedGuest(Invocation& invocation, bool writable);
+  OpenedGuest(const OpenedGuest&) = delete;
+  OpenedGuest& operator=(const OpenedGuest&) = delete;
+  ~OpenedGuest();
 
   GuestFiles& files() { return *files_; }
   InterruptionGuard& interruption() { return guard_; }
@@ -58,6 +63,8 @@ class OpenedGuest {
 
   InterruptionGuard guard_;  // ends last
   Invocation& invocation_;
+  GuestProgress progress_;
+  int exceptions_ = std::uncaught_exceptions();
   std::vector<MountRequest> mounts_;
   std::vector<std::shared_ptr<Image>> images_;
   std::shared_ptr<GuestFiles> files_;

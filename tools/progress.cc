@@ -42,7 +42,15 @@ size_t terminal_columns(const std::ostream& stream) {
   return size.ws_col;
 }
 
-int parse_descriptor(const std::string& text) {
+std::string clock_text(double seconds) {
+  const auto whole = std::llround(seconds);
+  if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+  return fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+}  // namespace
+
+int parse_progress_descriptor(const std::string& text) {
   int fd = -1;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), fd);
   if (problem != std::errc{} || end != text.data() + text.size() || fd < 0) {
@@ -51,14 +59,6 @@ int parse_descriptor(const std::string& text) {
   if (::fcntl(fd, F_GETFD) < 0) usage_error(fmt::format("--progress-fd: descriptor {} is not open", fd));
   return fd;
 }
-
-std::string clock_text(double seconds) {
-  const auto whole = std::llround(seconds);
-  if (whole >= 3600) return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
-  return fmt::format("{}:{:02}", whole / 60, whole % 60);
-}
-
-}  // namespace
 
 // A line of all columns would leave the cursor in the next one, and a longer one begin a new line each time.
 std::string progress_bar(double percent, const std::string& rate, const std::string& time, size_t columns) {
@@ -106,7 +106,7 @@ Progress::Progress(const Invocation& invocation, std::ostream* out)
     const auto fd = descriptor_of(out_);
     style_ = fd && ::isatty(*fd) == 1 ? Style::bar : Style::lines;
   }
-  if (const auto fd = options.value("progress-fd")) json_fd_ = parse_descriptor(*fd);
+  if (const auto fd = options.value("progress-fd")) json_fd_ = parse_progress_descriptor(*fd);
 
   signal_fd_.reset(::signalfd(-1, &asked_.set(), SFD_CLOEXEC | SFD_NONBLOCK));
   stop_fd_.reset(::eventfd(0, EFD_CLOEXEC));

@@ -43,6 +43,9 @@ std::vector<OptionSpec> progress_options();
 // " 42.13% [########            ] 1.2 GiB/s 0:12 left", and less where the terminal has fewer columns.
 std::string progress_bar(double percent, const std::string& rate, const std::string& time, size_t columns);
 
+// N of --progress-fd; throws usage unless it is an open descriptor.
+int parse_progress_descriptor(const std::string& text);
+
 class Progress {
  public:
   // Reads its options, and -q/--quiet where the command has that. `out` is where -p prints; unless given the

@@ -3,6 +3,7 @@
 // The guest commands beside libguestfs-tools, on the same images. Every command starts an appliance, which takes 10 s
 // and more without KVM: a test covers as much as it can with each.
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
@@ -18,6 +19,7 @@
 #include <regex>
 
 #include "inspect/appliance.h"
+#include "src/unique_fd.h"
 #include "tests/interop/guest_image.h"
 #include "tests/interop/man_examples.h"
 #include "tests/interop/served.h"
@@ -176,7 +178,16 @@ TEST_F(Guest, qcow2_is_read_through_the_engine_and_json_tells_all) {
 }
 
 TEST_F(Guest, a_disk_without_a_system_and_a_wrong_device_get_one_clear_line) {
-  const Outcome none = test::drydock({"cat", "-a", shared_->file("esp.part"), "/etc/fstab"});
+  const UniqueFd progress(::open(dir_.file("progress").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const Outcome none = test::drydock(
+      {"cat", "-a", shared_->file("esp.part"), "--progress-fd", std::to_string(progress.get()), "/etc/fstab"});
+  std::ifstream progress_lines(dir_.file("progress"));
+  std::vector<nlohmann::json> told;
+  for (std::string line; std::getline(progress_lines, line);) told.push_back(nlohmann::json::parse(line));
+  ASSERT_GE(told.size(), 3U);
+  EXPECT_EQ(told.front()["phase"], "launching");
+  EXPECT_EQ(told[told.size() - 2]["percent"], 100.0);
+  EXPECT_EQ(told.back()["state"], "failed");
   EXPECT_EQ(none.status, 1);
   EXPECT_THAT(none.err, HasSubstr("no operating system was found on this disk; `drydock filesystems` lists"));
   EXPECT_EQ(std::ranges::count(none.err, '\n'), 1) << none.err;

@@ -10,6 +10,8 @@
 
 #include <sys/types.h>
 
+#include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
@@ -23,6 +25,13 @@
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
+
+// Out of descriptors or memory: whoever is at the door stays there, so that the next attempt to let him in waits so
+// long for some to come back.
+inline constexpr std::chrono::milliseconds accept_pause{100};
+inline bool lacks_resources(int accept_errno) {
+  return accept_errno == EMFILE || accept_errno == ENFILE || accept_errno == ENOBUFS || accept_errno == ENOMEM;
+}
 
 class Listener {
  public:

@@ -8,8 +8,10 @@
 #include <array>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
+#include <cerrno>
 #include <chrono>
 #include <string_view>
+#include <utility>
 
 namespace drydock::nbd {
 
@@ -100,7 +102,7 @@ class MetricsEndpoint::Visitor : public std::enable_shared_from_this<Visitor> {
 };
 
 MetricsEndpoint::MetricsEndpoint(Strand strand, Listener listener, std::shared_ptr<const Metrics> metrics)
-    : strand_(std::move(strand)), listener_(std::move(listener)), metrics_(std::move(metrics)) {
+    : strand_(std::move(strand)), listener_(std::move(listener)), metrics_(std::move(metrics)), pause_(strand_) {
   for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
 }
 
@@ -110,6 +112,7 @@ void MetricsEndpoint::start() {
 
 void MetricsEndpoint::stop() {
   stopped_ = true;
+  pause_.cancel();
   for (Door& door : doors_) door.close();
   listener_.close();
   for (const auto& visitor : visitors_) {
@@ -123,9 +126,21 @@ void MetricsEndpoint::wait_at(Door& door) {
   });
 }
 
+// Until descriptors or memory have come back, somebody who cannot be let in stays at the door.
+void MetricsEndpoint::wait_later_at(Door& door) {
+  paused_.push_back(&door);
+  if (paused_.size() > 1) return;
+  pause_.expires_after(accept_pause);
+  pause_.async_wait([this](const error_code& cancelled) {
+    if (cancelled || stopped_) return;
+    for (Door* each : std::exchange(paused_, {})) wait_at(*each);
+  });
+}
+
 // One too many is let in and put out.
 void MetricsEndpoint::let_in(Door& door) {
   UniqueFd socket(::accept4(door.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!socket && lacks_resources(errno)) return wait_later_at(door);
   visitors_.remove_if([](const auto& visitor) { return visitor.expired(); });
   if (socket && visitors_.size() < max_visitors) {
     const auto visitor = std::make_shared<Visitor>(strand_, std::move(socket), metrics_);

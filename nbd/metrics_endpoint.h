@@ -10,9 +10,11 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <list>
 #include <memory>
+#include <vector>
 
 #include "nbd/listener.h"
 #include "nbd/metrics.h"
@@ -36,6 +38,7 @@ class MetricsEndpoint {
   using Door = boost::asio::posix::stream_descriptor;
 
   void wait_at(Door& door);
+  void wait_later_at(Door& door);
   void let_in(Door& door);
 
   Strand strand_;
@@ -43,6 +46,8 @@ class MetricsEndpoint {
   std::shared_ptr<const Metrics> metrics_;
   std::list<Door> doors_;
   std::list<std::weak_ptr<Visitor>> visitors_;
+  boost::asio::steady_timer pause_;
+  std::vector<Door*> paused_;  // until it is over
   bool stopped_ = false;
 };
 

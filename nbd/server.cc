@@ -38,9 +38,6 @@ using boost::system::error_code;
 
 namespace {
 
-// Out of descriptors: the next attempt to accept waits so long for some to come back.
-constexpr std::chrono::milliseconds accept_pause{100};
-
 // Of a Unix socket, in bytes: enough that a client which reads a stream of replies does not run dry while we do
 // something else. What is in it no other reply overtakes.
 constexpr int send_buffer = 512 << 10;
@@ -163,6 +160,16 @@ class Server::Core {
     });
   }
 
+  void wait_later_at(Door& door) {
+    paused_.push_back(&door);
+    if (paused_.size() > 1) return;
+    pause_.expires_after(accept_pause);
+    pause_.async_wait([this](const error_code& error) {
+      if (error || stopping_) return;
+      for (Door* each : std::exchange(paused_, {})) wait_at(*each);
+    });
+  }
+
   void let_in(Door& door) {
     for (;;) {
       if (options_.limits.queue && sessions_.size() >= options_.limits.connections) {
@@ -174,11 +181,8 @@ class Server::Core {
         welcome(std::move(socket));
       } else if (errno == EAGAIN) {
         return wait_at(door);
-      } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-        pause_.expires_after(accept_pause);
-        return pause_.async_wait([this, &door](const error_code& error) {
-          if (!error && !stopping_) wait_at(door);
-        });
+      } else if (lacks_resources(errno)) {
+        return wait_later_at(door);
       }
     }
   }
@@ -291,6 +295,7 @@ class Server::Core {
   std::optional<MetricsEndpoint> metrics_endpoint_;
   uint16_t metrics_port_ = 0;
   std::vector<Door*> waiting_;  // for a place to be free
+  std::vector<Door*> paused_;   // until pause_ is over
   asio::signal_set signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;

@@ -12,7 +12,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <string>
+#include <vector>
 
 #include "process/standard_streams.h"
 #include "src/error.h"
@@ -50,11 +52,20 @@ std::string read_to_end(int fd) {
   }
 }
 
+// Those that are open: there may be a thousand million numbers that are not (LimitNOFILE=infinity).
+std::vector<int> open_descriptors() {
+  std::vector<int> open;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    open.push_back(std::stoi(entry.path().filename().string()));
+  }
+  return open;
+}
+
 // What came in over exec has no close-on-exec flag, and what this program opened has: a lock or a pipe of the caller's
-// must not live on in the background.
+// must not live on in the background. So close_range() would take what is ours with it.
 void close_inherited_descriptors() {
-  for (int fd = 3, end = static_cast<int>(::sysconf(_SC_OPEN_MAX)); fd < end; ++fd) {
-    const int flags = ::fcntl(fd, F_GETFD);
+  for (const int fd : open_descriptors()) {
+    const int flags = fd > 2 ? ::fcntl(fd, F_GETFD) : -1;
     if (flags >= 0 && (flags & FD_CLOEXEC) == 0) ::close(fd);
   }
 }

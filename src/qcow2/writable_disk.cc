@@ -56,11 +56,11 @@ void WritableDisk::exclusively(const std::function<void()>& change) {
   metadata_->settle();
   try {
     change();
-  } catch (const Error&) {
+  } catch (...) {  // an Error, or out of memory
     behind_ = true;
     try {
       restore_and_read_again();
-    } catch (const Error&) {  // stays behind; the first failure is the one to tell
+    } catch (const std::exception&) {  // stays behind; the first failure is the one to tell
     }
     throw;
   }

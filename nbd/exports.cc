@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "nbd/failures.h"
 #include "nbd/protocol.h"
 #include "src/error.h"
 
@@ -43,14 +44,18 @@ std::shared_ptr<const Export> Exports::find(std::string_view name) const {
 // Exports of one disk are flushed once.
 void Exports::flush() const {
   std::set<Disk*> flushed;
+  Failures failures;
   for (const auto& each : all_) {
     if (!each->writable() || !flushed.insert(each->disk.get()).second) continue;
-    try {
-      each->disk->flush();
-    } catch (const Error& error) {
-      throw error.within(fmt::format("export '{}'", printable(each->name)));
-    }
+    failures.attempt([&] {
+      try {
+        each->disk->flush();
+      } catch (const Error& error) {
+        throw error.within(fmt::format("export '{}'", printable(each->name)));
+      }
+    });
   }
+  failures.throw_if_any();
 }
 
 }  // namespace drydock::nbd

@@ -53,7 +53,7 @@ class ExportCatalog {
   // Null where there is none of that name; the empty name is the default export's. Throws Error for one that is there
   // and cannot be opened.
   virtual std::shared_ptr<const Export> find(std::string_view name) const = 0;
-  // Brings what clients have written to stable storage; throws what could not be.
+  // Brings what clients have written to stable storage; all of it, whatever fails; throws what could not be.
   virtual void flush() const = 0;
   // Lets go of what nobody has used for a while. Called every few seconds.
   virtual void close_idle() const {}

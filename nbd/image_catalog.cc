@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <set>
 
+#include "nbd/failures.h"
 #include "src/error.h"
 #include "src/local_name.h"
 #include "src/remote.h"
@@ -142,14 +143,17 @@ void ImageCatalog::close_slot(Slot& slot) {
   if (!slot.opened) return;
   Opened opened = std::move(*slot.opened);
   slot.opened.reset();
-  if (!opened.in_use()) opened.image->close();
+  Failures failures;
+  if (opened.image->disk()->writable()) failures.attempt([&] { opened.image->disk()->flush(); });
+  if (!opened.in_use()) failures.attempt([&] { opened.image->close(); });
+  failures.throw_if_any();
 }
 
 std::shared_ptr<const Export> ImageCatalog::find_in(const Named& file, std::string_view name) const {
   const std::shared_ptr<Slot> slot = this->slot(file.path);
   const std::lock_guard lock(slot->mutex);
   if (const std::string identity = identity_of(file.path); identity != slot->identity) {
-    close_slot(*slot);
+    close_unheard(*slot);
     slot->format.reset();
     slot->identity = identity;
   }
@@ -259,23 +263,31 @@ void ImageCatalog::check_files() const {
 }
 
 void ImageCatalog::flush() const {
+  Failures failures;
   for (const auto& slot : slots()) {
     const std::lock_guard lock(slot->mutex);
-    if (slot->opened && !options_.rules.read_only) slot->opened->image->disk()->flush();
+    if (!slot->opened || options_.rules.read_only) continue;
+    failures.attempt([&] { flush_slot(*slot); });
+  }
+  failures.throw_if_any();
+}
+
+void ImageCatalog::flush_slot(const Slot& slot) {
+  try {
+    slot.opened->image->disk()->flush();
+  } catch (const Error& error) {
+    throw error.within(slot.opened->name);
   }
 }
 
+// What is closed without clients was flushed, be its format one that has nothing else to do at its end.
 void ImageCatalog::close() const {
-  std::optional<Error> first;
+  Failures failures;
   for (const auto& slot : slots()) {
     const std::lock_guard lock(slot->mutex);
-    try {
-      close_slot(*slot);
-    } catch (const Error& error) {
-      if (!first) first = error;
-    }
+    failures.attempt([&] { close_slot(*slot); });
   }
-  if (first) throw Error(*first);
+  failures.throw_if_any();
 }
 
 }  // namespace drydock::nbd

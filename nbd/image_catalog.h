@@ -58,7 +58,7 @@ class ImageCatalog final : public ExportCatalog {
   // Opens every file that is a source of its own, as clients will have it, and looks into every folder; throws for the
   // first where that fails.
   void check_files() const;
-  // Closes every image; throws the first error after having closed all.
+  // Closes every image; throws what failed after having closed all.
   void close() const;
 
  private:
@@ -96,6 +96,7 @@ class ImageCatalog final : public ExportCatalog {
   void for_each_open(const std::function<void(Slot&)>& visit) const;
   bool may_close(const Slot& slot) const;
   void make_room() const;
+  static void flush_slot(const Slot& slot);
   static void close_slot(Slot& slot);
   void close_unheard(Slot& slot) const;
   void warn(const std::string& line) const;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// The event loop is run by several threads. Accepting, stopping and the timers of both happen on one strand; sessions
-// are carried on by any thread.
+// Two event loops. The control loop has a thread of its own, which never touches a disk: accepting, signals, metrics,
+// time limits and stopping. The other loop carries sessions on, by any of the workers.
 
 #include "nbd/server.h"
 
@@ -20,6 +20,7 @@
 #include <boost/asio/strand.hpp>
 #include <cerrno>
 #include <csignal>
+#include <exception>
 #include <list>
 #include <thread>
 #include <unordered_set>
@@ -29,6 +30,7 @@
 #include "nbd/metrics_endpoint.h"
 #include "nbd/peer.h"
 #include "nbd/session.h"
+#include "nbd/workers.h"
 #include "src/error.h"
 
 namespace drydock::nbd {
@@ -44,6 +46,9 @@ constexpr int send_buffer = 512 << 10;
 
 // So often the catalog may close what nobody uses.
 constexpr std::chrono::seconds housekeeping_interval{2};
+
+// So long whoever has asked twice waits for disks that do not answer.
+constexpr std::chrono::seconds patience{1};
 
 unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
@@ -90,14 +95,17 @@ class Server::Core {
         options_(options),
         memory_(options.limits.total_memory),
         lingering_(thread_count(options.threads) / 2),
+        workers_(thread_count(options.threads)),
         credentials_(options.tls.mode == TlsMode::off ? nullptr : std::make_shared<TlsCredentials>(options.tls)),
         listener_(std::move(listener)),
         readiness_(loop_),
-        strand_(asio::make_strand(loop_)),
+        strand_(asio::make_strand(control_)),
         signals_(strand_),
         pause_(strand_),
         grace_(strand_),
-        housekeeping_(loop_) {
+        patience_(strand_),
+        look_(strand_),
+        housekeeping_(control_) {
     for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
     if (!options.metrics_socket.empty()) open_metrics(Listener::on_socket(options.metrics_socket));
     if (options.metrics_port) open_metrics(Listener::on_port(options.metrics_address, *options.metrics_port));
@@ -113,13 +121,16 @@ class Server::Core {
     for (auto& door : doors_) wait_at(door);
     if (metrics_endpoint_) metrics_endpoint_->start();
     keep_house();
+    look_after_workers();
     readiness_.start();
-    for (unsigned i = 0; i < thread_count(options_.threads); ++i) {
-      threads_.emplace_back([this] {
-        block_sigpipe();
-        loop_.run();
-      });
-    }
+    workers_.start([this] {
+      block_sigpipe();
+      loop_.run();
+    });
+    control_thread_ = std::thread([this] {
+      block_sigpipe();
+      control_.run();
+    });
   }
 
   void stop() {
@@ -127,16 +138,24 @@ class Server::Core {
   }
 
   void wait() {
-    for (std::thread& thread : threads_) thread.join();
-    threads_.clear();
-    exports_->flush();
+    workers_.join();
+    // Signals are heard until the last byte is on the disk.
+    std::exception_ptr failure;
+    try {
+      exports_->flush();
+    } catch (const std::exception&) {
+      failure = std::current_exception();
+    }
+    asio::post(strand_, [this] { finish(); });
+    control_thread_.join();
+    if (failure) std::rethrow_exception(failure);
   }
 
   std::string uri(std::string_view export_name) const {
     return listener_.uri(export_name, credentials_ ? credentials_->uri_hints(options_.tls) : UriTls{});
   }
 
-  bool running() const { return !threads_.empty(); }
+  bool running() const { return control_thread_.joinable(); }
   const ExportCatalog& exports() const { return *exports_; }
   const Listener& listener() const { return listener_; }
   std::vector<Listener*> listeners() {
@@ -194,8 +213,8 @@ class Server::Core {
     try {
       if (sessions_.size() >= options_.limits.connections) return turn_away(socket.get());
       session = std::make_shared<Session>(
-          SessionContext{loop_, readiness_, *exports_, options_.limits, memory_, buffers_, lingering_, options_.tls,
-                         credentials_, options_.log, options_.metrics.get()},
+          SessionContext{loop_, control_, readiness_, *exports_, options_.limits, memory_, buffers_, lingering_,
+                         workers_, options_.tls, credentials_, options_.log, options_.metrics.get()},
           std::move(socket), ++clients_, [this](const std::shared_ptr<Session>& ended) { forget(ended); });
       sessions_.insert(session);
       session->start();
@@ -227,9 +246,18 @@ class Server::Core {
   void wait_for_signal() {
     signals_.async_wait([this](const error_code& error, int) {
       if (error) return;
-      if (stopping_) abort_sessions();
+      if (stopping_) hurry();
       begin_stop();
       if (!done_) wait_for_signal();
+    });
+  }
+
+  void look_after_workers() {
+    look_.expires_after(Workers::look_interval);
+    look_.async_wait([this](const error_code& cancelled) {
+      if (cancelled || done_) return;
+      workers_.look();
+      look_after_workers();
     });
   }
 
@@ -239,7 +267,10 @@ class Server::Core {
     housekeeping_.async_wait(asio::bind_executor(strand_, [this](const error_code& error) {
       if (error || stopping_) return;
       asio::post(loop_, [this] {
-        exports_->close_idle();
+        {
+          const Workers::Away away(workers_);
+          exports_->close_idle();
+        }
         asio::post(strand_, [this] {
           if (!stopping_) keep_house();
         });
@@ -262,6 +293,15 @@ class Server::Core {
     leave_if_done();
   }
 
+  void hurry() {
+    abort_sessions();
+    if (!options_.give_up) return;
+    patience_.expires_after(patience);
+    patience_.async_wait([this](const error_code& error) {
+      if (!error) options_.give_up();
+    });
+  }
+
   void abort_sessions() {
     for (const auto& session : sessions_) session->abort("the server does not wait any longer");
   }
@@ -269,12 +309,18 @@ class Server::Core {
   // The last client is gone after stop(): nothing keeps the loop any more.
   void leave_if_done() {
     if (!stopping_ || !sessions_.empty()) return;
-    done_ = true;
     grace_.cancel();
-    error_code ignored;
-    signals_.cancel(ignored);
     readiness_.stop();
     work_.reset();
+  }
+
+  void finish() {
+    done_ = true;
+    patience_.cancel();
+    look_.cancel();
+    error_code ignored;
+    signals_.cancel(ignored);
+    control_work_.reset();
   }
 
   const std::shared_ptr<const ExportCatalog> exports_;
@@ -282,9 +328,12 @@ class Server::Core {
   MemoryAccount memory_;
   BufferPool buffers_;
   Lingering lingering_;
+  Workers workers_;
   const std::shared_ptr<const TlsCredentials> credentials_;
   Listener listener_;
 
+  asio::io_context control_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> control_work_{control_.get_executor()};
   asio::io_context loop_;
   asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
   Readiness readiness_;
@@ -299,6 +348,8 @@ class Server::Core {
   asio::signal_set signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;
+  asio::steady_timer patience_;
+  asio::steady_timer look_;
   asio::steady_timer housekeeping_;
   bool stopping_ = false;
   bool done_ = false;     // nothing is waited for any more
@@ -306,7 +357,7 @@ class Server::Core {
   bool served_ = false;   // a client has been there, and used an export
   std::unordered_set<std::shared_ptr<Session>> sessions_;
 
-  std::vector<std::thread> threads_;
+  std::thread control_thread_;
 };
 
 Listener listen(const ServerOptions& options) {

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,8 +39,10 @@ struct ServerOptions {
   std::optional<uint16_t> port;       // 0: any that is free
   std::string address = "localhost";  // of the port
   std::optional<VsockAddress> vsock;
-  unsigned threads = 0;                // 0: twice the processors, at least 4
-  bool stop_on_signals = false;        // SIGINT and SIGTERM stop the server; a second one hurries it
+  unsigned threads = 0;          // that work while no disk hangs; 0: twice the processors, at least 4
+  bool stop_on_signals = false;  // SIGINT and SIGTERM stop the server; a second one hurries it
+  // Called where a second signal came and a disk does not answer even so: ends the process. Empty: it is waited for.
+  std::function<void()> give_up = {};
   bool stop_with_last_client = false;  // when all that have used an export, and all others, are gone
   Limits limits;
   TlsOptions tls;

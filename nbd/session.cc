@@ -27,7 +27,8 @@ Session::Session(const SessionContext& context, UniqueFd socket, uint64_t number
       ended_(std::move(ended)),
       socket_(std::make_shared<Socket>(context.readiness, std::move(socket))),
       record_(context.log, context.metrics, number, socket_->descriptor()),
-      handshake_timer_(context.loop),
+      share_(context.workers.count()),
+      handshake_timer_(context.control),
       stream_(std::make_shared<PlainStream>(socket_)),
       handshake_(context.exports, context.tls.mode),
       input_(input_size) {}
@@ -98,7 +99,11 @@ void Session::negotiate() {
       continue;
     }
     Bytes answered;
-    const size_t used = handshake_.consume(unread(), answered);
+    size_t used = 0;
+    {
+      const Workers::Away away(context_.workers);  // an image may have to be opened
+      used = handshake_.consume(unread(), answered);
+    }
     input_start_ += used;
     if (const auto refused = handshake_.take_refusal()) record_.refused(refused->error, refused->message);
     answer_option(std::move(answered));
@@ -183,7 +188,7 @@ bool Session::serve(const Request& request, Buffer payload) {
     return true;
   }
   try {
-    if (auto reply = run_at_once(request, agreement, context_.buffers, payload.bytes())) {
+    if (auto reply = try_at_once(request, payload)) {
       answer_as_reader(std::move(*reply), request);
       return true;
     }
@@ -191,11 +196,39 @@ bool Session::serve(const Request& request, Buffer payload) {
     answer_as_reader(error_reply(reply_to(request, agreement), error), request);
     return true;
   }
+  auto waiting = std::make_shared<Buffer>(std::move(payload));
+  RequestShare::Task task = [self = shared_from_this(), request, waiting] { self->run(request, *waiting); };
   pass_reading_role();
-  Reply reply = run_command(request, agreement, context_.buffers, payload.bytes());
-  payload = {};
-  sender_->push(booked(std::move(reply), request));
+  try {
+    share_.run(std::move(task));
+  } catch (const std::exception& error) {
+    // Out of memory for one more that waits. The reading role is somebody else's already.
+    abort(error.what());
+    release(memory_of(request));
+  }
   return false;
+}
+
+// Without the reading role. Throws nothing.
+void Session::run(const Request& request, Buffer& payload) {
+  uint64_t held = memory_of(request);
+  try {
+    const Workers::Away away(context_.workers);
+    Reply reply = run_command(request, handshake_.agreement(), context_.buffers, payload.bytes());
+    payload = {};
+    reply = booked(std::move(reply), request);
+    held = reply.admitted;
+    sender_->push(std::move(reply));
+  } catch (const std::exception& error) {
+    abort(error.what());
+    release(held);
+  }
+}
+
+// What a disk's map needs may have to be read from it, too.
+std::optional<Reply> Session::try_at_once(const Request& request, Buffer& payload) {
+  const Workers::Away away(context_.workers);
+  return run_at_once(request, handshake_.agreement(), context_.buffers, payload.bytes());
 }
 
 // Makes `request_` the next one on the wire.

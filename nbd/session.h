@@ -6,7 +6,8 @@
 // takes requests off the socket. A request that is answered at once (read_at_once) is answered by that thread. Before
 // one that may block, the thread passes the role on, to the event loop or, when further requests have arrived already,
 // to another thread at once, and then runs the request. So requests run in parallel, replies leave in any order, and a
-// single request at a time wakes nobody. The *sending role* is the ReplySender's.
+// single request at a time wakes nobody. Requests beyond the connection's share of the workers wait for those before
+// them (nbd/workers.h). The *sending role* is the ReplySender's.
 //
 // Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. A reply
 // counts with what it holds in memory, so that one which is sent out of a file leaves room for others at once. The end
@@ -33,6 +34,7 @@
 #include "nbd/session_record.h"
 #include "nbd/stream.h"
 #include "nbd/tls_stream.h"
+#include "nbd/workers.h"
 #include "src/unique_fd.h"
 
 namespace drydock::nbd {
@@ -40,12 +42,14 @@ namespace drydock::nbd {
 // What the sessions of a server share; outlives them.
 struct SessionContext {
   boost::asio::io_context& loop;
+  boost::asio::io_context& control;  // for time limits: its thread never waits for a disk
   Readiness& readiness;
   const ExportCatalog& exports;
   const Limits& limits;
   MemoryAccount& memory;
   BufferPool& buffers;
   Lingering& lingering;
+  Workers& workers;
   const TlsOptions& tls;
   std::shared_ptr<const TlsCredentials> credentials;  // null without TLS
   const Log& log;
@@ -76,6 +80,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool start_tls();
   void finish_tls();
   void read_requests();
+  void run(const Request& request, Buffer& payload);
+  std::optional<Reply> try_at_once(const Request& request, Buffer& payload);
   bool serve(const Request& request, Buffer payload);
 
   Arrival receive_input();
@@ -107,6 +113,7 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::shared_ptr<Socket> socket_;
   SessionRecord record_;
   std::shared_ptr<ReplySender> sender_;
+  RequestShare share_;
   boost::asio::steady_timer handshake_timer_;
   std::atomic<bool> in_transmission_ = false;
   std::atomic<bool> draining_ = false;

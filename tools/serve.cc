@@ -3,9 +3,11 @@
 // drydock serve: images, their partitions, snapshots and layers as NBD exports.
 
 #include <csignal>
+#include <cstdlib>
 #include <optional>
 #include <thread>
 
+#include "nbd/failures.h"
 #include "nbd/server.h"
 #include "nbd/socket_activation.h"
 #include "process/background.h"
@@ -41,14 +43,21 @@ class HeldSignals {
 };
 
 // Until the end, once `ready` was told that the server is there.
-void serve(const Invocation& invocation, const nbd::ServerOptions& options, std::vector<UniqueFd> inherited,
+void serve(const Invocation& invocation, nbd::ServerOptions options, std::vector<UniqueFd> inherited,
            const ReadyCallback& ready) {
   const Served served = open_served(invocation);
   const bool activated = !inherited.empty();
   std::optional<HeldSignals> held(std::in_place);
+  std::optional<PidFile> pid_file;
+  options.give_up = [&] {
+    const char* message = "a disk does not answer, and the server ends without it: what was not flushed may be lost";
+    if (options.log) options.log(message);
+    invocation.warn(message);
+    pid_file.reset();
+    std::_Exit(1);
+  };
   nbd::Server server(served.exports, options,
                      activated ? nbd::Listener::on_inherited(std::move(inherited)) : nbd::listen(options));
-  std::optional<PidFile> pid_file;
   if (const auto path = invocation.options.value("pid-file")) pid_file.emplace(*path);
   std::optional<NbdDevice> device;
   if (const auto path = invocation.options.value("connect")) {
@@ -84,8 +93,16 @@ void serve(const Invocation& invocation, const nbd::ServerOptions& options, std:
     invocation.io.out.clear();
   }
   if (!ready()) server.stop();
-  server.wait();
-  served.close();
+  nbd::Failures failures;
+  failures.attempt([&] { server.wait(); });
+  failures.attempt([&] { served.close(); });
+  // In the background the log is the only place where somebody may read it.
+  try {
+    failures.throw_if_any();
+  } catch (const Error& error) {
+    if (options.log) options.log(fmt::format("at the end: {}", error.what()));
+    throw;
+  }
 }
 
 int run_serve(Invocation& invocation) {

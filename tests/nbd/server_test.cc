@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 
 #include "nbd/uri.h"
@@ -182,6 +183,52 @@ TEST(nbd_server, requests_run_in_parallel) {
   EXPECT_EQ(client.receive_chunk().cookie, 99U);
   disk->open();
   for (int i = 0; i < 3; ++i) EXPECT_LT(client.receive_chunk().cookie, 3U);
+}
+
+TEST(nbd_server, safety_17a_a_disk_that_hangs_holds_up_nobody_who_does_not_use_it) {
+  auto hung = std::make_shared<SlowDisk>();
+  Exports exports = one_export(hung);
+  exports.add({"other", "", memory_disk(), false});
+  ServerOptions options;
+  options.threads = 2;
+  options.limits.handshake = std::chrono::milliseconds(1000);
+  options.limits.shutdown = std::chrono::milliseconds(100);
+  Server server(std::move(exports), options);
+  server.start();
+  std::deque<RawClient> waiting;
+  for (int i = 0; i < 4; ++i) {
+    RawClient& client = waiting.emplace_back(server);
+    client.go();
+    for (uint64_t n = 0; n < 8; ++n) client.send_request(CommandType::read, n * 4096, 4096, 0, n);
+  }
+  // Of each connection as many as there are threads.
+  ASSERT_TRUE(test::wait_until([&] { return hung->reading == 8; }));
+  for (int i = 0; i < 4; ++i) {
+    RawClient client(server);
+    client.go("other");
+    EXPECT_EQ(client.read(0, 512).size(), 512U);
+  }
+  RawClient silent(server, std::nullopt);
+  EXPECT_EQ(silent.receive_rest().size(), Handshake::greeting().size());
+  EXPECT_EQ(hung->reading, 8);
+  // Whoever waits for it is cut off in time, though his requests go on.
+  server.stop();
+  for (RawClient& client : waiting) EXPECT_TRUE(client.is_closed());
+  hung->open();
+  server.wait();
+}
+
+TEST(nbd_server, every_disk_is_flushed_at_the_end_and_every_failure_told) {
+  auto first = std::make_shared<SlowDisk>();
+  auto second = std::make_shared<SlowDisk>();
+  first->broken = second->broken = true;
+  Exports exports = one_export(first);
+  exports.add({"second", "", second, false});
+  Server server(std::move(exports), {});
+  server.start();
+  server.stop();
+  EXPECT_STREQ(test::error_of([&] { server.wait(); }).what(),
+               "export 'disk': the disk has fallen off; export 'second': the disk has fallen off");
 }
 
 TEST(nbd_server, safety_16_requests_in_flight_are_capped) {

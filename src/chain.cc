@@ -15,11 +15,11 @@ Chain::Chain(const OpenOptions& open_options)
       gate(options.gate ? options.gate : std::make_shared<LocalFilesGate>()),
       tables(std::make_shared<qcow2::TableCache>(options.metadata_cache_size)) {}
 
-std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain) {
+std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain,
+                                  std::string_view driver) {
   const std::string identity = storage->identity();
   if (!identity.empty() && std::ranges::find(chain.identities, identity) != chain.identities.end()) {
-    throw Error(ErrorKind::invalid,
-                fmt::format("{}: the backing chain loops: this file is in it already", printable(storage->name())));
+    throw ChainLoop(storage->name());
   }
   if (chain.identities.size() >= max_backing_depth) {
     throw Error(ErrorKind::invalid, fmt::format("{}: the backing chain is longer than {} images",
@@ -28,7 +28,7 @@ std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format forma
   chain.identities.push_back(identity);
   switch (format) {
     case Format::raw:
-      return std::make_shared<RawImage>(std::move(storage), origin);
+      return std::make_shared<RawImage>(std::move(storage), origin, driver);
     case Format::qcow2:
       return std::make_shared<qcow2::Qcow2Image>(std::move(storage), chain);
   }

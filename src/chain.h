@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "src/error.h"
 #include "src/image.h"
 #include "src/qcow2/table_cache.h"
 
@@ -15,6 +16,13 @@ namespace drydock {
 
 // More than anyone stacks, few enough to open without running out of descriptors (1024 by default).
 inline constexpr size_t max_backing_depth = 200;
+
+// A file is in its own backing chain; in QEMU's words.
+class ChainLoop : public Error {
+ public:
+  explicit ChainLoop(const std::string& path)
+      : Error(ErrorKind::invalid, fmt::format("Backing file '{}' creates an infinite loop.", printable(path))) {}
+};
 
 struct Chain {
   explicit Chain(const OpenOptions& open_options);
@@ -25,7 +33,9 @@ struct Chain {
   std::vector<std::string> identities;  // of the files opened so far, see Storage::identity()
 };
 
-// Opens the next layer down. Throws invalid for a file that is in the chain already, or for too long a chain.
-std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain);
+// Opens the next layer down. Throws ChainLoop for a file that is in the chain already, invalid for too long a chain.
+// `driver` is QEMU's name of it where that is not the format's.
+std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain,
+                                  std::string_view driver = {});
 
 }  // namespace drydock

@@ -34,7 +34,7 @@ std::shared_ptr<Image> Image::open(const std::string& path, const OpenOptions& o
 std::shared_ptr<Image> Image::open(std::shared_ptr<Storage> storage, const OpenOptions& options) {
   if (!options.format) throw Error(ErrorKind::usage, "the format of an image in a storage must be given");
   Chain chain(options);
-  return open_layer(std::move(storage), *options.format, RawOrigin::given, chain);
+  return open_layer(std::move(storage), *options.format, RawOrigin::given, chain, options.driver);
 }
 
 const std::vector<SnapshotInfo>& Image::snapshots() const {

@@ -34,6 +34,7 @@ inline constexpr uint64_t min_metadata_cache_size = 64 << 10;
 
 struct OpenOptions {
   std::optional<Format> format;  // nothing: probe, once
+  std::string driver;            // QEMU's name where it is not the format's: file, host_device, null-co, which are raw
   ProbeRule probe_rule = ProbeRule::refuse_all_foreign;
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
@@ -79,6 +80,8 @@ class Image {
   static std::shared_ptr<Image> open(std::shared_ptr<Storage> storage, const OpenOptions& options);
 
   virtual Format format() const = 0;
+  // What the user, or who recorded it, calls the format: its name, or QEMU's of a driver that is raw here.
+  virtual std::string_view driver() const { return format_name(format()); }
   virtual const Storage& storage() const = 0;
   const std::string& path() const { return storage().name(); }
   virtual uint64_t virtual_size() const = 0;

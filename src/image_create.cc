@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "src/error.h"
+#include "src/file_driver.h"
 #include "src/image.h"
 #include "src/image_lock.h"
 #include "src/units.h"
@@ -52,9 +53,11 @@ void check_targets(const std::string& path, const ImageCreateOptions& options, c
 
 std::shared_ptr<const Image> open_backing(const std::string& path, const ImageCreateOptions& options) try {
   const std::string& named = *options.qcow2.backing_format;
-  const std::optional<Format> format = format_by_name(named);
+  const std::optional<Format> format = format_of_driver(named);
   if (!format) throw_invalid(fmt::format("Unknown driver '{}'", printable(named)));
-  return Image::open(path, {.format = format, .gate = options.gate, .remote = options.remote});
+  OpenOptions reading{.format = format, .gate = options.gate, .remote = options.remote};
+  if (is_file_driver(named)) reading.driver = named;
+  return Image::open(path, reading);
 } catch (const Error& error) {
   throw BackingError(error);
 }
@@ -85,7 +88,7 @@ void check_raw(const ImageCreateOptions& options) {
 }
 
 void check_qcow2(const qcow2::CreateOptions& options) {
-  if (options.backing_format && !format_by_name(*options.backing_format)) {
+  if (options.backing_format && !format_of_driver(*options.backing_format)) {
     throw_invalid(
         fmt::format("Parameter 'backing-fmt' does not accept value '{}'", printable(*options.backing_format)));
   }

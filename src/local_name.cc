@@ -16,7 +16,9 @@ bool has_protocol(std::string_view name) {
 
 std::string without_file_protocol(const std::string& name) {
   constexpr std::string_view plain = "file:";
-  return name.starts_with(plain) ? name.substr(plain.size()) : name;
+  if (!name.starts_with(plain)) return name;
+  std::string path = name.substr(plain.size());
+  return has_protocol(path) ? "./" + path : path;
 }
 
 std::string local_path(const std::string& name) {

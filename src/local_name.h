@@ -14,7 +14,7 @@ namespace drydock {
 // such a name can always be given as ./name.
 bool has_protocol(std::string_view name);
 
-// The name without QEMU's "file:".
+// The name without QEMU's "file:"; what then has a colon before any slash begins with "./", so that it stays a path.
 std::string without_file_protocol(const std::string& name);
 
 // The path of what the user named, without QEMU's "file:"; remote names (is_remote_name()) and files that are there

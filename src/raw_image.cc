@@ -3,13 +3,18 @@
 #include "src/raw_image.h"
 
 #include "src/error.h"
+#include "src/file_driver.h"
 #include "src/remote.h"
 #include "src/units.h"
 
 namespace drydock {
 
-RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin)
-    : storage_(storage), disk_(std::make_shared<RawDisk>(std::move(storage), origin)) {}
+RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin, std::string_view driver)
+    : storage_(storage),
+      disk_(std::make_shared<RawDisk>(std::move(storage), origin)),
+      driver_(driver.empty() ? format_name(Format::raw) : driver) {
+  check_file_driver(*storage_, driver_);
+}
 
 void RawImage::resize(uint64_t size, Preallocation preallocation) {
   if (!storage_->writable()) {

@@ -11,9 +11,11 @@ namespace drydock {
 
 class RawImage final : public Image {
  public:
-  RawImage(std::shared_ptr<Storage> storage, RawOrigin origin);
+  // `driver`: QEMU's name where it is not raw. Throws invalid where that takes no such files.
+  RawImage(std::shared_ptr<Storage> storage, RawOrigin origin, std::string_view driver = {});
 
   Format format() const override { return Format::raw; }
+  std::string_view driver() const override { return driver_; }
   const Storage& storage() const override { return *storage_; }
   uint64_t virtual_size() const override { return disk_->size(); }
   std::shared_ptr<Disk> disk() const override { return disk_; }
@@ -22,6 +24,7 @@ class RawImage final : public Image {
  private:
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<RawDisk> disk_;
+  std::string driver_;
 };
 
 }  // namespace drydock

@@ -168,6 +168,7 @@ Target open_target(const Invocation& invocation, const ConvertRequest& request, 
     options.format = description.format;
   }
   target.existing = open_image_file(invocation, target.existing_file, std::nullopt, options);
+  if (is_json_name(target.existing_file)) target.existing_file = target.existing->path();
   target.reads_as_zeros = request.target_is_zero;
   if (target.existing->disk()->size() < size) {
     throw Error(ErrorKind::invalid, "output file is smaller than input file");

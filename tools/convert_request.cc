@@ -140,7 +140,8 @@ ConvertRequest parse_convert_request(const Invocation& invocation) {
   if (invocation.arguments.size() < 2) throw_invalid("Must specify image file name");
   request.sources.assign(invocation.arguments.begin(), invocation.arguments.end() - 1);
   request.target = invocation.arguments.back();
-  if (!words.has("target-image-opts")) request.target = local_path(request.target);
+  if (!words.has("target-image-opts") && !(request.into_existing && is_json_name(request.target)))
+    request.target = local_path(request.target);
   add_backing(words, request);
   check_together(words, request);
   return request;

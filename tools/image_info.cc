@@ -151,8 +151,7 @@ std::string snapshot_list_text(const std::vector<SnapshotInfo>& snapshots) {
 json bitmaps_json(const Image& image) { return list_of(image.bitmaps()); }
 
 json image_info_json(const Image& image) {
-  json result{
-      {"filename", image.path()}, {"format", format_name(image.format())}, {"virtual-size", image.virtual_size()}};
+  json result{{"filename", image.path()}, {"format", image.driver()}, {"virtual-size", image.virtual_size()}};
   const bool measurable = image.storage().tells_allocated_size();
   if (measurable) result["actual-size"] = image.storage().allocated_size();
   if (measurable || as_qcow2(image) != nullptr) result["dirty-flag"] = false;
@@ -175,7 +174,7 @@ json image_info_json(const Image& image) {
 std::string image_info_text(const Image& image) {
   std::string text = fmt::format(
       "image: {}\nfile format: {}\nvirtual size: {} ({} bytes)\ndisk size: {}\n", printable(image.path()),
-      format_name(image.format()), human_size(image.virtual_size()), image.virtual_size(),
+      image.driver(), human_size(image.virtual_size()), image.virtual_size(),
       image.storage().tells_allocated_size() ? human_size(image.storage().allocated_size()) : "unavailable");
   const auto* qcow2_image = as_qcow2(image);
   if (qcow2_image == nullptr) return text;

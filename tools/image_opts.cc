@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "src/error.h"
+#include "src/file_driver.h"
+#include "src/null_storage.h"
 #include "tools/nbd_opts.h"
 #include "tools/option_string.h"
 #include "tools/size_argument.h"
@@ -54,8 +56,6 @@ constexpr std::array tuning_of_files{
     "detect-zeroes",
 };
 
-bool is_file_driver(std::string_view driver) { return driver == "file" || driver == "host_device"; }
-
 uint64_t take_size(Options& options, const std::string& name) {
   const std::string text = *take(options, name);
   const SizeArgument size = read_size(text);
@@ -81,9 +81,30 @@ Options take_below(Options& options) {
   return below;
 }
 
-std::string file_name_of(Options file) {
-  const std::string driver = take(file, "driver").value_or("file");
-  if (driver == "nbd") return take_nbd_uri(file);
+void take_null(Options& file, ImageDescription& description) {
+  description.null_size = file.contains("size") ? take_size(file, "size") : default_null_size;
+  take_flag(file, "read-zeroes");
+  for (const char* tuning : {"latency-ns", "node-name", "read-only"}) file.erase(tuning);
+  if (!file.empty()) {
+    throw_invalid(fmt::format("Block protocol '{}' doesn't support the option '{}'", null_driver,
+                              printable(file.begin()->first)));
+  }
+  description.format = Format::raw;
+  description.filename =
+      *description.null_size == default_null_size
+          ? fmt::format("{}://", null_driver)
+          : fmt::format("json:{{\"driver\": \"{}\", \"size\": {}}}", null_driver, *description.null_size);
+}
+
+// What the layer of the protocol says: the name, and the driver where it is given.
+void take_file(Options file, ImageDescription& description, const ParsedOptions& words) {
+  description.file_driver = take(file, "driver").value_or("");
+  const std::string driver = description.file_driver.empty() ? "file" : description.file_driver;
+  if (driver == null_driver) return take_null(file, description);
+  if (driver == "nbd") {
+    description.filename = take_nbd_uri(file, words);
+    return;
+  }
   if (!is_file_driver(driver)) {
     throw Error(ErrorKind::refused,
                 fmt::format("file.driver '{}': only local files are opened, by file or host_device, and exports by nbd",
@@ -96,7 +117,7 @@ std::string file_name_of(Options file) {
     throw_invalid(
         fmt::format("Block protocol '{}' doesn't support the option '{}'", driver, printable(file.begin()->first)));
   }
-  return *name;
+  description.filename = *name;
 }
 
 void read_raw_part(Options& options, ImageDescription& description) {
@@ -119,19 +140,20 @@ void refuse_rest(const Options& options, const std::string& driver) {
 
 }  // namespace
 
-ImageDescription parse_image_opts(const std::string& text, bool writable) {
-  Options options = OptionString({text}).words();
-  if (options.size() == 1 && text.find('=') == std::string::npos) {
-    throw_invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
-  }
+namespace {
+
+ImageDescription describe(Options options, bool writable, const ParsedOptions& words) {
   for (const char* name : {"read-only", "file.read-only"}) {
     if (take_flag(options, name) && writable) throw Error(ErrorKind::read_only, "Block node is read-only");
   }
   ImageDescription description;
   const auto driver = take(options, "driver");
-  if (driver && (is_file_driver(*driver) || *driver == "nbd")) {
+  if (driver && (is_file_driver(*driver) || *driver == "nbd" || *driver == null_driver)) {
     options["driver"] = *driver;
-    return {.filename = file_name_of(options), .format = Format::raw, .offset = 0, .size = std::nullopt};
+    take_file(options, description, words);
+    description.format = Format::raw;
+    if (*driver != "nbd") description.driver = *driver;
+    return description;
   }
   if (const auto node = take(options, "file")) {
     throw_invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(*node)));
@@ -143,11 +165,55 @@ ImageDescription parse_image_opts(const std::string& text, bool writable) {
     if (!description.format) throw_invalid(fmt::format("Unknown driver '{}'", printable(*driver)));
     if (file.empty()) throw_invalid("A block device must be specified for \"file\"");
   }
-  description.filename = file_name_of(std::move(file));
+  take_file(std::move(file), description, words);
   if (description.format == Format::raw) read_raw_part(options, description);
   for (const char* tuning : tuning_of_formats) options.erase(tuning);
   refuse_rest(options, driver.value_or("raw"));
   return description;
+}
+
+// An option for each value of the object, the names of the objects around it and dots before its own.
+void add_members(const nlohmann::json& object, const std::string& prefix, Options& options) {
+  for (const auto& member : object.items()) {
+    const auto& value = member.value();
+    const std::string name = prefix + member.key();
+    if (value.is_object() || value.is_array()) {
+      add_members(value, name + ".", options);
+    } else if (value.is_boolean()) {
+      options[name] = value.get<bool>() ? "on" : "off";
+    } else {
+      options[name] = value.is_string() ? value.get<std::string>() : value.dump();
+    }
+  }
+}
+
+constexpr std::string_view json_protocol = "json:";
+
+}  // namespace
+
+ImageDescription parse_image_opts(const std::string& text, bool writable, const ParsedOptions& words) {
+  Options options = OptionString({text}).words();
+  if (options.size() == 1 && text.find('=') == std::string::npos) {
+    throw_invalid(fmt::format("Cannot find device='{0}' nor node-name='{0}'", printable(text)));
+  }
+  return describe(std::move(options), writable, words);
+}
+
+bool is_json_name(std::string_view word) { return word.starts_with(json_protocol); }
+
+ImageDescription parse_json_name(const std::string& text, bool writable, const ParsedOptions& words) {
+  nlohmann::json object;
+  try {
+    object = nlohmann::json::parse(text.substr(json_protocol.size()));
+  } catch (const nlohmann::json::parse_error& error) {
+    const bool at_end = error.byte > text.size() - json_protocol.size();
+    throw_invalid(fmt::format("Could not parse the JSON options: JSON parse error, {}",
+                              at_end ? "premature EOI" : fmt::format("at byte {}", error.byte)));
+  }
+  if (!object.is_object()) throw_invalid("Invalid JSON object given");
+  Options options;
+  add_members(object, "", options);
+  return describe(std::move(options), writable, words);
 }
 
 void check_object(const std::string& text) {

@@ -9,8 +9,10 @@
 #include "inspect/interruption.h"
 #include "src/chain.h"
 #include "src/error.h"
+#include "src/file_driver.h"
 #include "src/image_lock.h"
 #include "src/image_part.h"
+#include "src/null_storage.h"
 #include "src/qcow2/qcow2_image.h"
 #include "tools/image_opts.h"
 #include "tools/remote.h"
@@ -67,8 +69,17 @@ constexpr std::string_view guess_warning =
     "         Specify the 'raw' format explicitly to remove the restrictions.\n";
 
 std::shared_ptr<Image> open_described(const ImageDescription& description, OpenOptions options) {
-  options.format = description.format;
-  if (!description.is_part()) return Image::open(description.filename, options);
+  if (description.format) options.format = description.format;
+  options.driver = description.driver;
+  if (description.null_size) {
+    return Image::open(std::make_shared<NullStorage>(description.filename, *description.null_size, options.writable),
+                       options);
+  }
+  if (!description.is_part()) {
+    auto image = Image::open(description.filename, options);
+    check_file_driver(image->storage(), description.file_driver);
+    return image;
+  }
   options.metadata_only = false;
   auto image = Image::open(description.filename, options);
   const uint64_t whole_size = image->virtual_size();
@@ -94,7 +105,7 @@ std::shared_ptr<Image> open_shared(const Invocation& invocation, const std::stri
 }
 
 Format format_named(const Invocation& invocation, const std::string& name) {
-  const auto format = format_by_name(name);
+  const auto format = format_of_driver(name);
   if (format) return *format;
   if (!invocation.as_incumbent) return parse_format(name);
   throw Error(ErrorKind::invalid, fmt::format("Unknown driver '{}'", printable(name)));
@@ -143,7 +154,9 @@ void add_access(const Invocation& invocation, OpenOptions& options) {
 
 ImageDescription read_image_opts(const Invocation& invocation, const std::string& word, bool writable) {
   try {
-    return parse_image_opts(word, writable);
+    return !invocation.options.has("image-opts") && is_json_name(word)
+               ? parse_json_name(word, writable, invocation.options)
+               : parse_image_opts(word, writable, invocation.options);
   } catch (const Error& error) {
     if (invocation.as_incumbent) throw;  // told_in_its_words() names it
     throw error.within(printable(word));
@@ -151,9 +164,9 @@ ImageDescription read_image_opts(const Invocation& invocation, const std::string
 }
 
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
-  if (invocation.options.has("image-opts")) {
+  if (invocation.options.has("image-opts") || (is_json_name(word) && !options.format)) {
     return open_shared(invocation, word, options, [&] {
-      const ImageDescription description = read_image_opts(invocation, word, options.writable);
+      const ImageDescription description = describe_image(invocation, word, options.writable);
       try {
         return open_described(description, options);
       } catch (const Error& error) {
@@ -170,7 +183,16 @@ std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::
   return open_shared(invocation, path, options, [&] {
     if (path.empty()) throw Error(ErrorKind::invalid, "The 'file' block driver requires a file name");
     OpenOptions complete = options;
-    if (format) complete.format = format_named(invocation, *format);
+    if (format) {
+      complete.format = format_named(invocation, *format);
+      complete.driver = is_file_driver(*format) ? *format : "";
+    }
+    if (is_json_name(path)) {
+      ImageDescription description = read_image_opts(invocation, path, options.writable);
+      if (complete.format) description.format = complete.format;
+      if (complete.format) description.driver = complete.driver;
+      return open_described(description, complete);
+    }
     return open_file(invocation, path, complete);
   });
 }
@@ -214,12 +236,17 @@ void warn_of_snapshots(const Invocation& invocation, const Image& image) {
 ImageDescription describe_image(const Invocation& invocation, const std::string& word, bool writable) {
   if (invocation.options.has("image-opts")) return read_image_opts(invocation, word, writable);
   ImageDescription description{.filename = word, .format = std::nullopt, .offset = 0, .size = std::nullopt};
-  if (const auto format = invocation.options.value("format")) description.format = format_named(invocation, *format);
+  if (is_json_name(word)) description = read_image_opts(invocation, word, writable);
+  if (const auto format = invocation.options.value("format")) {
+    description.format = format_named(invocation, *format);
+    description.driver = is_file_driver(*format) ? *format : "";
+  }
   return description;
 }
 
 // With the file named once where the message begins with it.
 void tell_as_qemu_img(const Error& error, const std::string& word) {
+  if (const auto* loop = dynamic_cast<const ChainLoop*>(&error)) throw ChainLoop(*loop);
   tell_within(error, word, fmt::format("Could not open '{}'", printable(word)), true);
 }
 
@@ -257,7 +284,7 @@ uint64_t read_named_size(std::string_view text, std::string_view what, SizeRange
 
 Format read_target_format(const ParsedOptions& options) {
   const std::string name = options.value("O").value_or("raw");
-  const auto format = format_by_name(name);
+  const auto format = name == "file" ? Format::raw : format_by_name(name);
   if (!format) throw Error(ErrorKind::invalid, fmt::format("Unknown file format '{}'", printable(name)));
   return *format;
 }

@@ -8,6 +8,7 @@
 #include "nbd/client/address.h"
 #include "src/error.h"
 #include "tools/size_argument.h"
+#include "tools/tls_objects.h"
 
 namespace drydock::cli {
 
@@ -70,14 +71,23 @@ void read_old_words(Options& options, nbd::Address& address) {
   }
 }
 
+void add_tls(const ClientTls& tls, nbd::Address& address) {
+  if (!tls.verify_peer) {
+    throw Error(ErrorKind::unsupported, "verify-peer=off: the server's certificate is always verified here");
+  }
+  address.tls = true;
+  address.user = tls.user;
+  address.tls_certificates = tls.certificates;
+  address.tls_psk_file = tls.psk_file;
+}
+
 }  // namespace
 
-std::string take_nbd_uri(Options& options) {
+std::string take_nbd_uri(Options& options, const ParsedOptions& words) {
   nbd::Address address;
-  for (const char* name : {"tls-creds", "tls-hostname"}) {
-    if (!options.contains(name)) continue;
-    throw Error(ErrorKind::unsupported,
-                fmt::format("'{}': for TLS give an nbds:// or nbds+unix:// URI, with tls-certificates=DIR", name));
+  if (const auto id = take(options, "tls-creds")) add_tls(client_tls_of_object(words, *id), address);
+  if (options.contains("tls-hostname")) {
+    throw Error(ErrorKind::unsupported, "'tls-hostname': a certificate is checked for the address's own name");
   }
   address.export_name = take(options, "export").value_or("");
   const auto first = options.lower_bound("server.");
@@ -94,7 +104,7 @@ std::string take_nbd_uri(Options& options) {
     throw_invalid(
         fmt::format("Block protocol 'nbd' doesn't support the option '{}'", printable(options.begin()->first)));
   }
-  return nbd::to_uri(address);
+  return nbd::to_uri_with_keys(address);
 }
 
 }  // namespace drydock::cli

@@ -6,12 +6,13 @@
 
 #include <string>
 
+#include "tools/cli.h"
 #include "tools/option_string.h"
 
 namespace drydock::cli {
 
-// The URI that the options describe; they are taken away, what else may stand with them too. Throws invalid in QEMU's
-// words; unsupported for TLS objects, in whose place there are nbds:// URIs.
-std::string take_nbd_uri(OptionString::Words& options);
+// The URI that the options describe, with TLS's keys where they name credentials, which the objects in `words`
+// describe. The options are taken away, what else may stand with them too. Throws invalid in QEMU's words.
+std::string take_nbd_uri(OptionString::Words& options, const ParsedOptions& words);
 
 }  // namespace drydock::cli

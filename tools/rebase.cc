@@ -4,6 +4,7 @@
 
 #include "src/copy/rebase.h"
 #include "src/error.h"
+#include "src/file_driver.h"
 #include "src/local_name.h"
 #include "src/qcow2/qcow2_image.h"
 #include "tools/cache_mode.h"
@@ -58,7 +59,7 @@ void change_backing(qcow2::Qcow2Image& overlay, const RebaseRequest& request) tr
 }
 
 void check_format(const RebaseRequest& request) {
-  if (request.format && !format_by_name(*request.format)) {
+  if (request.format && !format_of_driver(*request.format)) {
     throw Error(ErrorKind::invalid, fmt::format("Invalid format name: '{}'", printable(*request.format)));
   }
   if (request.backing && !request.format) cannot_change(request, "backing format must be specified");
@@ -75,7 +76,8 @@ std::shared_ptr<Image> open_new_backing(const RebaseRequest& request, const Open
   if (!request.backing) return nullptr;
   OpenOptions reading = options;
   reading.writable = false;
-  reading.format = format_by_name(*request.format);
+  reading.format = format_of_driver(*request.format);
+  reading.driver = is_file_driver(*request.format) ? *request.format : "";
   const std::string path = resolve_name({*request.backing, request.image, FileRole::backing_file});
   try {
     return Image::open(path, reading);

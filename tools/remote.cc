@@ -33,7 +33,7 @@ std::shared_ptr<const RemoteOpener> remote_opener_for(const Invocation& invocati
 
 // Rather once too often: it costs the start of the complete program.
 bool speaks_of_nbd(const std::vector<std::string>& words) {
-  constexpr std::array signs{"nbd:", "nbds:", "nbd+", "nbds+", "driver=nbd"};
+  constexpr std::array signs{"nbd:", "nbds:", "nbd+", "nbds+", "driver=nbd", "\"nbd\""};
   return std::getenv(standing_variable) != nullptr || std::ranges::any_of(words, [&](const std::string& word) {
            return word.starts_with("--allow-n") ||
                   std::ranges::any_of(signs, [&](const char* sign) { return word.find(sign) != std::string::npos; });

@@ -35,14 +35,12 @@ bool flag_of(const Object& object, const std::string& name, bool otherwise) {
   throw_invalid(fmt::format("Parameter '{}' expects 'on' or 'off'", name));
 }
 
-// The credentials that --tls-creds names, for `endpoint`.
-std::optional<Object> find_credentials(const ParsedOptions& words, std::string_view endpoint) {
-  const auto id = words.value("tls-creds");
-  if (!id) return std::nullopt;
-  auto object = find_object(words, *id);
-  if (!object) throw_invalid(fmt::format("Failed to get TLS creds: No TLS credentials with id '{}'", printable(*id)));
+// The credentials of that name, for `endpoint`.
+Object find_credentials(const ParsedOptions& words, const std::string& id, std::string_view endpoint) {
+  auto object = find_object(words, id);
+  if (!object) throw_invalid(fmt::format("Failed to get TLS creds: No TLS credentials with id '{}'", printable(id)));
   if (!object->type.starts_with("tls-creds-")) {
-    throw_invalid(fmt::format("Failed to get TLS creds: Object with id '{}' is not TLS credentials", printable(*id)));
+    throw_invalid(fmt::format("Failed to get TLS creds: Object with id '{}' is not TLS credentials", printable(id)));
   }
   if (object->word("endpoint", "client") != endpoint) {
     throw_invalid(fmt::format("Failed to get TLS creds: Expecting TLS credentials with a {} endpoint", endpoint));
@@ -51,7 +49,7 @@ std::optional<Object> find_credentials(const ParsedOptions& words, std::string_v
     throw Error(ErrorKind::unsupported, "tls-creds-anon protects from nobody in the middle, and is not offered");
   }
   if (object->word("dir").empty()) throw_invalid("Missing 'dir' property value");
-  return object;
+  return std::move(*object);
 }
 
 std::vector<std::string> authorised(const ParsedOptions& words) {
@@ -79,7 +77,8 @@ std::vector<OptionSpec> tls_object_options() {
 }
 
 std::optional<nbd::TlsOptions> server_tls_of_objects(const ParsedOptions& words) {
-  const auto object = find_credentials(words, "server");
+  const auto id = words.value("tls-creds");
+  const auto object = id ? std::optional(find_credentials(words, *id, "server")) : std::nullopt;
   std::vector<std::string> allowed = authorised(words);
   if (!object) return std::nullopt;
   nbd::TlsOptions tls{.mode = nbd::TlsMode::require, .allowed = std::move(allowed)};
@@ -93,14 +92,18 @@ std::optional<nbd::TlsOptions> server_tls_of_objects(const ParsedOptions& words)
 }
 
 std::optional<ClientTls> client_tls_of_objects(const ParsedOptions& words) {
-  const auto object = find_credentials(words, "client");
-  if (!object) return std::nullopt;
-  ClientTls tls{.verify_peer = flag_of(*object, "verify-peer", true)};
-  if (object->type == "tls-creds-psk") {
-    tls.psk_file = object->word("dir") + "/keys.psk";
-    tls.user = object->word("username", "qemu");
+  const auto id = words.value("tls-creds");
+  return id ? std::optional(client_tls_of_object(words, *id)) : std::nullopt;
+}
+
+ClientTls client_tls_of_object(const ParsedOptions& words, const std::string& id) {
+  const Object object = find_credentials(words, id, "client");
+  ClientTls tls{.verify_peer = flag_of(object, "verify-peer", true)};
+  if (object.type == "tls-creds-psk") {
+    tls.psk_file = object.word("dir") + "/keys.psk";
+    tls.user = object.word("username", "qemu");
   } else {
-    tls.certificates = object->word("dir");
+    tls.certificates = object.word("dir");
   }
   return tls;
 }

@@ -27,5 +27,7 @@ struct ClientTls {
   bool verify_peer = true;
 };
 std::optional<ClientTls> client_tls_of_objects(const ParsedOptions& words);
+// Of the object `id`.
+ClientTls client_tls_of_object(const ParsedOptions& words, const std::string& id);
 
 }  // namespace drydock::cli

@@ -178,6 +178,18 @@ std::string to_uri(const Address& address) {
   return fmt::format("{}://{}:{}{}", scheme, host, address.port, path);
 }
 
+std::string to_uri_with_keys(const Address& address) {
+  std::string uri = to_uri(address);
+  if (!address.user.empty()) uri.insert(uri.find("//") + 2, uri_encoded(address.user) + "@");
+  const auto add = [&](std::string_view name, const std::string& value) {
+    if (!value.empty())
+      uri += fmt::format("{}{}={}", uri.find('?') == std::string::npos ? '?' : '&', name, uri_encoded(value));
+  };
+  add("tls-certificates", address.tls_certificates);
+  add("tls-psk-file", address.tls_psk_file);
+  return uri;
+}
+
 std::string place_of(const Address& address) {
   return address.transport == Transport::unix_socket ? address.socket
                                                      : fmt::format("{}:{}", address.host, address.port);

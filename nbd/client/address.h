@@ -44,6 +44,9 @@ Address parse_address(const std::string& uri);
 // concerns TLS's keys.
 std::string to_uri(const Address& address);
 
+// The same with them: what parse_address() makes the same address of.
+std::string to_uri_with_keys(const Address& address);
+
 // Where the server listens, for messages: "localhost:10809", "/run/nbd.sock".
 std::string place_of(const Address& address);
 

@@ -188,7 +188,8 @@ void HeaderReader::decode_extension(uint32_t type, uint64_t offset, uint32_t len
       if (length > max_format_name_bytes) {
         invalid(fmt::format("backing format name too long: {} bytes; at most {}", length, max_format_name_bytes));
       }
-      header_.backing_format = text(offset, length);
+      // Of no length it says as much as none.
+      if (length > 0) header_.backing_format = text(offset, length);
       break;
     case extension::data_file:
       if (length > max_data_file_name_bytes) {
@@ -258,20 +259,26 @@ void HeaderReader::decode_backing_name() {
   header_.backing_file = text(offset, backing_name_length_);
 }
 
+// Empty where the table has none.
 std::string HeaderReader::feature_name(unsigned bit) const {
   for (const FeatureName& feature : feature_names_) {
     if (feature.type == 0 && feature.bit == bit && !feature.name.empty()) return printable(feature.name);
   }
-  return fmt::format("Unknown incompatible feature: bit {}", bit);
+  return "";
 }
 
 void HeaderReader::check_incompatible_features() const {
-  const uint64_t unknown = header_.incompatible_features & ~incompatible::known;
+  uint64_t unknown = header_.incompatible_features & ~incompatible::known;
   if (unknown == 0) return;
   std::string names;
+  const auto add = [&](const std::string& name) { names += (names.empty() ? "" : ", ") + name; };
   for (unsigned bit = 0; bit < 64; ++bit) {
-    if ((unknown >> bit & 1) != 0) names += (names.empty() ? "" : ", ") + feature_name(bit);
+    const std::string name = (unknown >> bit & 1) != 0 ? feature_name(bit) : "";
+    if (name.empty()) continue;
+    add(name);
+    unknown &= ~(uint64_t{1} << bit);
   }
+  if (unknown != 0) add(fmt::format("Unknown incompatible feature: {:x}", unknown));
   fail(ErrorKind::unsupported, fmt::format("Unsupported qcow2 feature(s): {}", names));
 }
 
@@ -303,8 +310,7 @@ void HeaderReader::check_tables() const {
     invalid(fmt::format("Active L1 table offset invalid: {:#x}", header_.l1_offset.value()));
   }
   if (divide_up(header_.size, header_.l2_coverage()) > header_.l1_entries) {
-    invalid(fmt::format("L1 table is too small: {} entries cannot describe a disk of {} bytes", header_.l1_entries,
-                        header_.size));
+    invalid("L1 table is too small");
   }
 }
 

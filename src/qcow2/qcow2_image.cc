@@ -3,6 +3,7 @@
 #include "src/qcow2/qcow2_image.h"
 
 #include "src/error.h"
+#include "src/file_driver.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/l1_table.h"
 #include "src/qcow2/refcounts.h"
@@ -157,8 +158,10 @@ std::shared_ptr<const Image> open_backing_file(const Header& header, const std::
   if (!header.backing_file) return nullptr;
   const FileReference reference{*header.backing_file, path, FileRole::backing_file};
   std::optional<Format> format = chain.options.backing_format;
+  std::string_view driver;
   if (header.backing_format) {
-    format = format_by_name(*header.backing_format);
+    format = format_of_driver(*header.backing_format);
+    driver = *header.backing_format;
     if (!format) {
       throw Error(ErrorKind::unsupported,
                   fmt::format("{}: backing file '{}' has the format '{}'; raw and qcow2 are known", printable(path),
@@ -171,7 +174,7 @@ std::shared_ptr<const Image> open_backing_file(const Header& header, const std::
                             "not safe; give it with --backing-format",
                             printable(path), printable(reference.name)));
   }
-  return open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain);
+  return open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain, driver);
 }
 
 }  // namespace drydock::qcow2

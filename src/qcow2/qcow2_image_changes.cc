@@ -3,6 +3,7 @@
 // Qcow2Image's changes of the image as a whole: snapshots and its size.
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 
@@ -164,8 +165,8 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
     throw Error(ErrorKind::invalid, fmt::format("{}: The new size must be a multiple of 512", printable(path())));
   }
   if (size > max_l1_table_bytes / sizeof(uint64_t) * header().l2_coverage()) {
-    throw Error(ErrorKind::invalid, fmt::format("{}: a disk of {} bytes is too large for clusters of {} bytes",
-                                                printable(path()), size, header().cluster_size()));
+    throw Error(ErrorKind::no_space, EFBIG,
+                fmt::format("{}: Failed to grow the L1 table: File too large", printable(path())));
   }
   // Of these snapshots none need say how large its disk is: they take the image's size.
   if (header().version < 3 && !snapshots_.empty()) {

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/interop/served.h"
+#include "tests/support/in_process.h"
 
 namespace drydock {
 namespace {
@@ -39,6 +40,14 @@ class nbd_tls_interop : public testing::Test {
       mkdir "$0/keys"; psktool -u porter -p "$0/keys/keys.psk"
     )",
                   dir.path().string()});
+  }
+
+  // By qemu-img, and by drydock in its words.
+  void expect_readable_with(const std::string& object, const std::string& port) const {
+    const std::vector<std::string> words = qemu_img(object, port);
+    test::run_ok(words);
+    const test::Outcome ours = test::drydock_as(words);
+    EXPECT_EQ(ours.status, 0) << ours.err;
   }
 
   // qemu-img over TLS; its own hints of how are in `object`.
@@ -74,7 +83,7 @@ TEST_F(nbd_tls_interop, certificates_serve_nbdinfo_nbdcopy_and_qemu_img) {
     EXPECT_EQ(test::read_file(dir.file("copy")), test::read_file(image));
   }
   const std::string port = port_of(uri);
-  test::run_ok(qemu_img("tls-creds-x509,id=tls0,endpoint=client,dir=" + pki, port));
+  expect_readable_with("tls-creds-x509,id=tls0,endpoint=client,dir=" + pki, port);
 
   std::filesystem::create_directory(dir.file("ca"));
   std::filesystem::copy_file(pki + "/ca-cert.pem", dir.file("ca") + "/ca-cert.pem");
@@ -109,8 +118,8 @@ TEST_F(nbd_tls_interop, keys_serve_nbdcopy_both_ways_nbdsh_and_qemu_img) {
   EXPECT_EQ(test::read_file(dir.file("target.raw")), test::read_file(image));
 
   Served on_port({"--tls-psk", keys, "--port", "0", "-f", "raw", image});
-  test::run_ok(qemu_img("tls-creds-psk,id=tls0,endpoint=client,username=porter,dir=" + dir.file("keys"),
-                        port_of(on_port.uris().front())));
+  expect_readable_with("tls-creds-psk,id=tls0,endpoint=client,username=porter,dir=" + dir.file("keys"),
+                       port_of(on_port.uris().front()));
 }
 
 TEST_F(nbd_tls_interop, who_is_not_allowed_is_told_so) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <regex>
 
 #include "tests/interop/beside_qemu_img.h"
@@ -292,11 +293,84 @@ TEST_F(qemu_img_text, what_cannot_be_done_is_refused_alike) {
   });
 }
 
+TEST_F(qemu_img_text, json_names_are_taken_alike) {
+  images_->make_copies();
+  const std::string file = R"({"driver":"file","filename":"plain.qcow2"})";
+  for (const std::string& name : {
+           R"({"driver":"qcow2","file":)" + file + "}",
+           R"({"file":)" + file + "}",
+           std::string(R"({"driver":"qcow2","file.driver":"file","file.filename":"plain.qcow2"})"),
+           R"({"driver":"raw","file":)" + file + "}",
+           file,
+           R"({"driver":"qcow2","lazy-refcounts":true,"file":)" + file + "}",
+           std::string(R"({"driver":"null-co"})"),
+           std::string(R"({"driver":"null-co","size":1048576})"),
+           std::string(R"({"driver":"qcow2","file":"x"})"),
+           std::string(R"({"driver":"qcow2","file":{"driver":"file"}})"),
+           std::string(R"({"driver":"qcow2","file":{"driver":"host_device","filename":"plain.qcow2"}})"),
+           R"({"driver":"qcow2","bogus":1,"file":)" + file + "}",
+           std::string(R"({"driver":"qcow2"})"),
+           std::string("{}"),
+           std::string("{"),
+           std::string("[1]"),
+       }) {
+    expect_the_same({{{"info", "json:" + name}}, {{"map", "json:" + name}}, {{"snapshot", "-l", "json:" + name}}});
+  }
+  const std::string plain = R"(json:{"driver":"qcow2","file":)" + file + "}";
+  expect_the_same({{{"info", "-f", "raw", plain}},
+                   {{"info", "-f", "qcow2", R"(json:{"file":)" + file + "}"}},
+                   {{"check", plain}},
+                   {{"compare", plain, "plain.qcow2"}},
+                   {{"measure", "-O", "qcow2", plain}}});
+  expect_the_same_new({{"convert", "-O", "raw", plain, "made"}}, {"made"});
+}
+
+TEST_F(qemu_img_text, drivers_of_files_are_raw_alike) {
+  images_->make_copies();
+  expect_the_same({{{"info", "-f", "file", "plain.qcow2"}},
+                   {{"info", "--output=json", "-f", "file", "plain.qcow2"}},
+                   {{"info", "-f", "host_device", "plain.qcow2"}},
+                   {{"check", "-f", "file", "plain.qcow2"}},
+                   {{"compare", "-f", "file", "-F", "raw", "plain.qcow2", "plain.qcow2"}},
+                   {{"measure", "-f", "file", "-O", "qcow2", "plain.qcow2"}}});
+  expect_the_same_new({{"convert", "-f", "file", "-O", "file", "plain.qcow2", "made"}}, {"made"});
+  expect_the_same_new({{"create", "-f", "qcow2", "-b", "disk.raw", "-F", "file", "made"}}, {"made"});
+  expect_the_same_new({{"create", "-f", "qcow2", "-b", "disk.raw", "-F", "host_device", "made"}}, {});
+  test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-b", "disk.raw", "-F", "file", "over-file.qcow2"});
+  expect_the_same({{{"info", "--backing-chain", "over-file.qcow2"}}, {{"map", "--output=json", "over-file.qcow2"}}});
+}
+
+TEST_F(qemu_img_text, names_with_a_colon_and_chains_that_loop_are_told_alike) {
+  std::filesystem::copy_file("plain.qcow2", "a:b");
+  expect_the_same({{{"info", "file:a:b"}}, {{"info", "--output=json", "file:./a:b"}}, {{"info", "./a:b"}}});
+  std::filesystem::remove("a:b");
+  for (const std::string name : {"one.qcow2", "two.qcow2"}) {
+    test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", name, "1M"});
+  }
+  test::run_ok({"qemu-img", "rebase", "-u", "-b", "two.qcow2", "-F", "qcow2", "one.qcow2"});
+  test::run_ok({"qemu-img", "rebase", "-u", "-b", "one.qcow2", "-F", "qcow2", "two.qcow2"});
+  expect_the_same({{{"info", "one.qcow2"}}, {{"info", "--backing-chain", "one.qcow2"}}});
+  test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "small.qcow2", "1M"});
+  expect_the_same({{{"resize", "small.qcow2", "4E"}}});
+}
+
+TEST_F(qemu_img_text, measure_of_a_small_disk_is_what_convert_then_writes) {
+  for (const size_t size : {size_t{1}, size_t{512}, size_t{1000}, size_t{4096}, size_t{70000}}) {
+    test::write_file("small.raw", test::random_bytes(size, size));
+    for (const std::string options : {"cluster_size=512", "cluster_size=64k", "cluster_size=2M,compat=0.10"}) {
+      expect_the_same({{{"measure", "-f", "raw", "-O", "qcow2", "-o", options, "small.raw"}}});
+      ASSERT_EQ(as_qemu_img({"convert", "-f", "raw", "-O", "qcow2", "-o", options, "small.raw", "made"}).status, 0);
+      const std::string measured = as_qemu_img({"measure", "-f", "raw", "-O", "qcow2", "-o", options, "small.raw"}).out;
+      EXPECT_THAT(measured,
+                  testing::StartsWith(fmt::format("required size: {}\n", std::filesystem::file_size("made"))));
+    }
+  }
+}
+
 TEST_F(qemu_img_text, what_is_wrong_with_an_image_is_told_alike) {
   expect_the_same({
       {{"info", "version.qcow2"}, "Could not open 'version.qcow2': Unsupported qcow2 version 9"},
-      {{"info", "feature.qcow2"},
-       "Could not open 'feature.qcow2': Unsupported qcow2 feature(s): Unknown incompatible feature:"},
+      {{"info", "feature.qcow2"}},
       {{"map", "l1.qcow2"}, "Could not open 'l1.qcow2': "},
       {{"info", "clusters.qcow2"}, "Could not open 'clusters.qcow2': Unsupported cluster size"},
       {{"info", "countless.qcow2"}},

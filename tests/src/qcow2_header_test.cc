@@ -67,12 +67,12 @@ TEST(qcow2_header, rejects_refcounts_wider_than_64_bits) {
 
 TEST(qcow2_header, safety_10_unknown_incompatible_features_are_refused_by_name) {
   expect_refused(Qcow2Bytes().set64(72, uint64_t{1} << 40), ErrorKind::unsupported,
-                 "Unsupported qcow2 feature(s): Unknown incompatible feature: bit 40");
+                 "Unsupported qcow2 feature(s): Unknown incompatible feature: 10000000000");
   std::string entry(48, '\0');
   entry[1] = 40;
   entry.replace(2, 12, "time travel\033");
   expect_refused(Qcow2Bytes().set64(72, (uint64_t{1} << 40) | (uint64_t{1} << 63)).extension(0x6803F857, entry),
-                 ErrorKind::unsupported, "time travel\\x1b, Unknown incompatible feature: bit 63");
+                 ErrorKind::unsupported, "time travel\\x1b, Unknown incompatible feature: 8000000000000000");
 }
 
 TEST(qcow2_header, unknown_compatible_and_autoclear_features_are_ignored) {

@@ -82,8 +82,8 @@ bool ImageRewrite::expand_zeros(std::vector<std::vector<uint64_t>>& trees, Guest
 // A table that is named at several places of the disk, which no program does, gets a replacement for each.
 void ImageRewrite::check_replacements() {
   if (++replaced_tables_ <= end_cluster_) return;
-  throw Error(ErrorKind::corrupt, fmt::format("{}: its L1 tables name L2 tables more often than its file has clusters; "
-                                              "'drydock check -r all' repairs what can be repaired",
+  throw Error(ErrorKind::corrupt, fmt::format("{}: its L1 tables name L2 tables more often than its file has clusters, "
+                                              "which no program writes; copy what you need into a new image",
                                               storage_.name()));
 }
 

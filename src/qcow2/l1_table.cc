@@ -53,10 +53,9 @@ void check_tables_named_once(const Storage& storage, std::span<const uint64_t> l
   std::ranges::sort(tables);
   const auto twice = std::ranges::adjacent_find(tables);
   if (twice == tables.end()) return;
-  throw Error(ErrorKind::corrupt,
-              fmt::format("{}: an L1 table names the L2 table at {:#x} more than once; 'drydock check -r all' repairs "
-                          "what can be repaired",
-                          printable(storage.name()), twice->value()));
+  throw Error(ErrorKind::corrupt, fmt::format("{}: an L1 table names the L2 table at {:#x} more than once, which no "
+                                              "program writes; it can be read: copy what you need into a new image",
+                                              printable(storage.name()), twice->value()));
 }
 
 std::vector<uint64_t> read_active_l1_table(const Storage& storage, const Header& header) {

@@ -85,9 +85,8 @@ class Comparison {
 
   // Counts only where another finding does not give it away already.
   void find_overlap(uint64_t cluster, uint64_t refcount, uint64_t references) {
+    if (!is_overlap(counts_, cluster)) return;
     const uint8_t owners = counts_.owners(cluster);
-    const bool shared_metadata = (owners & exclusive) != 0 && counts_.count(cluster) > 1;
-    if (std::popcount(owners) < 2 && !shared_metadata) return;
     const bool counted = refcount < references || references == max_refcount(header_.refcount_order) ||
                          ((owners & owner::refcounts) != 0 && survey_.refcounts_damaged);
     report_.add(FindingKind::overlap, Severity::corruption, place_of(cluster),
@@ -115,6 +114,13 @@ class Comparison {
 };
 
 }  // namespace
+
+bool is_overlap(const ReferenceCounts& counts, uint64_t cluster) {
+  const uint64_t count = counts.count(cluster);
+  if (count == 0) return false;
+  const uint8_t owners = counts.owners(cluster);
+  return std::popcount(owners) > 1 || ((owners & exclusive) != 0 && count > 1);
+}
 
 bool compare_refcounts(const Survey& survey, const Header& header, CheckReport& report) {
   return Comparison(survey, header, report).run();

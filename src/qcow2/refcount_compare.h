@@ -8,6 +8,9 @@
 
 namespace drydock::qcow2 {
 
+// Whether a cluster has owners that exclude each other.
+bool is_overlap(const ReferenceCounts& counts, uint64_t cluster);
+
 // Finds counts that are too high or too low, and clusters whose owners exclude each other: a table and data, two
 // tables. Sets the image end of the report's statistics. Stretches of the file without references or refcounts cost
 // nothing.

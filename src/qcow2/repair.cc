@@ -11,6 +11,7 @@
 #include "src/qcow2/refcount_rebuild.h"
 #include "src/qcow2/refcount_update.h"
 #include "src/qcow2/table_repair.h"
+#include "src/qcow2/unshare.h"
 
 namespace drydock::qcow2 {
 
@@ -37,12 +38,12 @@ class Repair {
       outcome_.after = outcome_.before;
       return std::move(outcome_);
     }
-    outcome_.after = wrote_ ? check(image_) : outcome_.before;
+    look_at_result();
     if (repairs_all() && report_.mapping_damaged && !outcome_.after.mapping_damaged && !outcome_.after.clean()) {
       // What kept lost space from being freed is gone: an entry of the snapshot table was dropped.
       look();
       mend();
-      outcome_.after = check(image_);
+      look_at_result();
     }
     if (!outcome_.after.failure && outcome_.after.corruptions == 0 && outcome_.after.check_errors == 0) mark_clean();
     return std::move(outcome_);
@@ -58,6 +59,11 @@ class Repair {
     survey_.reset();
     survey_.emplace(image_, header_, repairs_all() ? SurveyFor::repair : SurveyFor::check, report_);
     counts_missing_ = compare_refcounts(*survey_, header_, report_);
+  }
+
+  void look_at_result() {
+    survey_.reset();  // two of them may be too much
+    outcome_.after = wrote_ ? check(image_) : outcome_.before;
   }
 
   // Damaged bitmaps keep an image from being opened. Without their autoclear bit they count as absent, which says to
@@ -79,6 +85,55 @@ class Repair {
     image_.flush();
   }
 
+  // Of two bitmaps with one cluster neither is to be believed.
+  void drop_bitmaps_that_share() {
+    if (!header_.bitmaps) return;
+    const ReferenceCounts& counts = survey_->tally.counts();
+    bool found = false;
+    for (auto next = counts.skip_empty(0); next && !found; next = counts.skip_empty(*next)) {
+      found = counts.owners(*next) == owner::other_table && counts.count(*next) > 1;
+      ++*next;
+    }
+    if (!found) return;
+    begin_writing();
+    HeaderFields(image_).set_autoclear_features(header_.autoclear_features & ~autoclear::bitmaps).store();
+    image_.flush();
+    look_again();
+  }
+
+  // What is seen now is what was seen before, less what was repaired meanwhile.
+  void look_again() {
+    const uint64_t corruptions = report_.corruptions;
+    const uint64_t leaks = report_.leaks;
+    look();
+    outcome_.corruptions_fixed += corruptions - std::min(corruptions, report_.corruptions);
+    outcome_.leaks_fixed += leaks - std::min(leaks, report_.leaks);
+  }
+
+  void unshare() {
+    std::optional<Unsharing> unsharing(std::in_place, image_, header_, *survey_);
+    if (unsharing->clusters() == 0 && !unsharing->changes_snapshot_table()) return;
+    const auto needed = [&] {
+      return unsharing->clusters() + (unsharing->changes_snapshot_table() ? clusters_of_snapshot_table() : 0);
+    };
+    if (survey_->refcounts_damaged || !counts_have_blocks() || !can_place(needed())) {
+      make_new_refcounts(needed());  // which may have been what shared a place
+      unsharing.emplace(image_, header_, *survey_);
+    }
+    if (needed() == 0 || !has_room_for(needed())) return;
+    begin_writing();
+    const uint64_t first = free_cluster();
+    unsharing->write_copies(first);
+    TableRepair tables(image_, header_, *survey_);
+    if (unsharing->changes_snapshot_table()) tables.write_snapshot_table(first + unsharing->clusters());
+    update_refcounts(image_, header_, *survey_, RefcountChange::raise);
+    image_.flush();
+    unsharing->switch_over();
+    tables.switch_snapshot_table();
+    image_.flush();
+    look_again();
+  }
+
   void add_copied_flags(CheckResult& result) const {
     check_copied_flags(
         image_, header_, [&](uint64_t cluster) { return survey_->refcounts.count(cluster); }, result);
@@ -86,6 +141,8 @@ class Repair {
 
   void mend() {
     if (!repairs_all()) return mend_leaks();
+    drop_bitmaps_that_share();
+    unshare();
     const uint64_t table_clusters = snapshot_table_clusters();
     if (survey_->refcounts_damaged || !counts_have_blocks() || !can_place(table_clusters)) {
       make_new_refcounts(table_clusters);
@@ -142,8 +199,11 @@ class Repair {
   }
 
   uint64_t snapshot_table_clusters() const {
-    if (survey_->snapshots.repairable == 0) return 0;
-    return divide_up(encode_snapshot_table(survey_->snapshots, header_).size(), header_.cluster_size());
+    return survey_->snapshots.repairable == 0 ? 0 : clusters_of_snapshot_table();
+  }
+
+  uint64_t clusters_of_snapshot_table() const {
+    return divide_up(encoded_snapshot_table_bytes(survey_->snapshots), header_.cluster_size());
   }
 
   uint64_t free_cluster() const {
@@ -154,6 +214,10 @@ class Repair {
     const DiskRefcounts& refcounts = survey_->refcounts;
     const uint64_t index = cluster / refcounts.clusters_per_block();
     return refcounts.block_offset(index) != HostOffset(0) && !refcounts.misaligned(index);
+  }
+
+  bool has_room_for(uint64_t clusters) const {
+    return options_.can_grow || free_cluster() + clusters <= image_.size() / header_.cluster_size();
   }
 
   bool can_place(uint64_t clusters) const {
@@ -174,8 +238,6 @@ class Repair {
   }
 
   void make_new_refcounts(uint64_t extra_clusters) {
-    const uint64_t corruptions = report_.corruptions;
-    const uint64_t leaks = report_.leaks;
     const uint64_t first = free_cluster();
     begin_writing();
     {
@@ -183,9 +245,7 @@ class Repair {
       const Survey survey(image_, header_, SurveyFor::new_refcounts, ignored);
       rebuild_refcounts(image_, header_, survey, first, extra_clusters, report_.mapping_damaged);
     }
-    look();
-    outcome_.corruptions_fixed += corruptions - std::min(corruptions, report_.corruptions);
-    outcome_.leaks_fixed += leaks - std::min(leaks, report_.leaks);
+    look_again();
   }
 
   void mark_clean() {

@@ -2,17 +2,18 @@
 //
 // Repairing a qcow2 image: what can be put right without guessing.
 //
-// Repaired are refcounts (in place, or by a new refcount table and blocks in free space), copied flags, snapshot table
-// entries that are incomplete or beyond the limits, L2 entries that reserve a place that is none, and, when nothing is
-// left, the dirty and the corrupt bit. Damaged bitmaps are
-// dropped, all of them, which costs no data: they say what to leave out of a backup. Entries that lead to data are
-// never touched: where they are damaged, that stays for a person to look at, and lost space stays lost, for it may be
-// what they led to.
+// Repaired are refcounts (in place, or by a new refcount table and blocks in free space), clusters that owners share
+// who exclude each other (each gets its own: unshare.h), copied flags, snapshot table entries that are incomplete or
+// beyond the limits, L2 entries that reserve a place that is none, and, when nothing is left, the dirty and the corrupt
+// bit. Damaged bitmaps are dropped, all of them, which costs no data: they say what to leave out of a backup. Entries
+// that lead to data are never touched: where they are damaged, that stays for a person to look at, and lost space stays
+// lost, for it may be what they led to.
 //
 // The order is such that at every moment, and after the loss of any of the writes since the last flush, the image is no
 // worse than before (each step ends with a flush):
 //
 //   1. new refcount blocks and table in free space; then the header points to them   (only where they are needed)
+//      copies of what is shared in free space, with their counts; then they are switched to
 //   2. counts that are too low are raised; a new snapshot table is written to free space
 //   3. the header points to it; bad reservations become zeros; copied flags that must not be set are cleared
 //   4. counts that are too high are lowered

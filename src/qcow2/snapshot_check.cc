@@ -14,7 +14,30 @@ namespace drydock::qcow2 {
 namespace {
 
 constexpr uint32_t min_version_3_extra_bytes = 16;  // VM state size and disk size
-constexpr size_t written_extra_bytes = 24;          // with the instruction count, QEMU's own field
+constexpr size_t full_extra_bytes = 24;             // with the instruction count, QEMU's own field
+constexpr uint32_t max_named = 100;                 // of dropped snapshots: each has a line of its own
+constexpr size_t max_named_bytes = 256;
+
+// Bytes of extra data that an entry has when it is written anew: what it has where that will do.
+size_t written_extra_bytes(const SnapshotRecord& record) {
+  return record.extra.size() < min_version_3_extra_bytes ? full_extra_bytes : record.extra.size();
+}
+
+uint64_t written_bytes_of(const SnapshotRecord& record) {
+  return snapshot_fixed_bytes + written_extra_bytes(record) + record.id.size() + record.name.size();
+}
+
+// The record's extra data with all fields that it needs.
+std::vector<std::byte> complete_extra(const SnapshotRecord& record, const Header& header) {
+  std::vector<std::byte> extra = record.extra;
+  const size_t had = extra.size();
+  extra.resize(written_extra_bytes(record));
+  if (had >= min_version_3_extra_bytes) return extra;
+  if (had < 8) store_be<uint64_t>(extra, 0, load_be<uint32_t>(record.fixed, 32));
+  store_be<uint64_t>(extra, 8, header.size);
+  store_be<uint64_t>(extra, 16, UINT64_MAX);  // no instruction count
+  return extra;
+}
 
 // Reads a snapshot table from front to back.
 class SnapshotTableReader {
@@ -33,13 +56,18 @@ class SnapshotTableReader {
         break;
       }
       SnapshotRecord record = read_record(i);
-      if (table_.bytes > max_snapshot_table_bytes) {
+      // Written anew it has all extra data that version 3 asks for.
+      const uint64_t written = round_up(written_bytes_, 8) + written_bytes_of(record);
+      if (table_.bytes > max_snapshot_table_bytes || (repairing_ && written > max_snapshot_table_bytes)) {
         table_.bytes = start;
         drop(count - i, " (snapshot table is too big)", "Snapshot table is too big");
+        name_dropped(i, count);
         break;
       }
+      written_bytes_ = written;
       table_.records.push_back(std::move(record));
     }
+    if (count < header_.snapshot_count && table_.records.size() == count) name_dropped(count, header_.snapshot_count);
     check_records();
     return std::move(table_);
   }
@@ -72,6 +100,25 @@ class SnapshotTableReader {
           fmt::format("Discarding {} overhanging snapshots{}", snapshots, why), snapshots);
   }
 
+  // The user is told what is gone: snapshots `first` to before `end`, the first of which lies where the table that is
+  // kept ends.
+  void name_dropped(uint32_t first, uint32_t end) {
+    const uint64_t kept = table_.bytes;
+    uint32_t i = first;
+    for (; i < end && i - first < max_named && table_.offset.value() + table_.bytes < storage_.size(); ++i) {
+      const SnapshotRecord record = read_record(i, false);
+      report_.add(FindingKind::snapshot_table, Severity::corruption, {.table = "snapshot-table", .index = i},
+                  fmt::format("Discarding snapshot {} ({})", printable(record.id.substr(0, max_named_bytes)),
+                              printable(record.name.substr(0, max_named_bytes))),
+                  0);
+    }
+    if (i < end) {
+      report_.add(FindingKind::snapshot_table, Severity::corruption, {.table = "snapshot-table", .index = i},
+                  fmt::format("Discarding {} more snapshots", end - i), 0);
+    }
+    table_.bytes = kept;
+  }
+
   // Entries that lie behind the end of the file: all of them read as zeros, and none has an L1 table.
   void pass_over(uint32_t first, uint32_t count) {
     if (repairing_) return drop(count, " (the file ends before)", "");
@@ -100,11 +147,11 @@ class SnapshotTableReader {
     return text;
   }
 
-  SnapshotRecord read_record(uint32_t index) {
+  SnapshotRecord read_record(uint32_t index, bool kept = true) {
     SnapshotRecord record;
     read_next(record.fixed);
     const auto extra_bytes = load_be<uint32_t>(record.fixed, 36);
-    if (extra_bytes > max_snapshot_extra_bytes) {
+    if (kept && extra_bytes > max_snapshot_extra_bytes) {
       if (!repairing_) {
         give_up(EFBIG, fmt::format("failed to read the snapshot table: Too much extra metadata in snapshot table entry "
                                    "{}; a repair of all drops it",
@@ -145,18 +192,8 @@ class SnapshotTableReader {
   bool repairing_;
   CheckReport& report_;
   SnapshotTable table_;
+  uint64_t written_bytes_ = 0;  // of the records so far
 };
-
-// The record's extra data with all fields that we know of.
-std::vector<std::byte> complete_extra(const SnapshotRecord& record, const Header& header) {
-  std::vector<std::byte> extra = record.extra;
-  const size_t had = extra.size();
-  extra.resize(std::max(had, written_extra_bytes));
-  if (had < 8) store_be<uint64_t>(extra, 0, load_be<uint32_t>(record.fixed, 32));
-  if (had < 16) store_be<uint64_t>(extra, 8, header.size);
-  if (had < 24) store_be<uint64_t>(extra, 16, UINT64_MAX);  // none
-  return extra;
-}
 
 }  // namespace
 
@@ -168,8 +205,15 @@ SnapshotTable read_snapshot_table_for_check(const Storage& storage, const Header
   return SnapshotTableReader(storage, header, repairing, report).read();
 }
 
+uint64_t encoded_snapshot_table_bytes(const SnapshotTable& table) {
+  uint64_t bytes = 0;
+  for (const SnapshotRecord& record : table.records) bytes = round_up(bytes, 8) + written_bytes_of(record);
+  return bytes;
+}
+
 std::vector<std::byte> encode_snapshot_table(const SnapshotTable& table, const Header& header) {
   std::vector<std::byte> bytes;
+  bytes.reserve(encoded_snapshot_table_bytes(table));
   const auto append = [&](std::span<const std::byte> part) { bytes.insert(bytes.end(), part.begin(), part.end()); };
   for (const SnapshotRecord& record : table.records) {
     bytes.resize(round_up(bytes.size(), 8));

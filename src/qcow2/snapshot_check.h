@@ -34,10 +34,13 @@ struct SnapshotTable {
 };
 
 // Reads the table that the header names. What is wrong goes to `report`. With `repairing`, entries beyond the limits
-// are dropped and counted as repairable; without it they make the check impossible: a check_error, and a thrown
+// are dropped, named and counted as repairable; without it they make the check impossible: a check_error, and a thrown
 // invalid.
 SnapshotTable read_snapshot_table_for_check(const Storage& storage, const Header& header, bool repairing,
                                             CheckReport& report);
+
+// How many bytes it takes.
+uint64_t encoded_snapshot_table_bytes(const SnapshotTable& table);
 
 // The bytes of a table with these entries, each with the extra data that version 3 asks for.
 std::vector<std::byte> encode_snapshot_table(const SnapshotTable& table, const Header& header);

@@ -61,16 +61,18 @@ std::vector<L1Table> Survey::snapshot_l1_tables(const Header& header) {
   for (size_t i = 0; i < snapshots.records.size(); ++i) {
     const SnapshotRecord& record = snapshots.records[i];
     const Place place{.table = "snapshot-table", .offset = record.l1_offset(), .index = i};
-    const std::string who = fmt::format("ERROR snapshot {} ({})", printable(record.id), printable(record.name));
+    const auto who = [&] {
+      return fmt::format("ERROR snapshot {} ({})", printable(record.id), printable(record.name));
+    };
     if (!record.l1_offset().is_aligned(header.cluster_size())) {
       report.mapping_damaged = true;
       report.add(FindingKind::snapshot_l1_table, Severity::corruption, place,
-                 fmt::format("{} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table entry corrupted", who,
-                             record.l1_offset().value()));
+                 fmt::format("{} l1_offset={:#x}: L1 table is not cluster aligned; snapshot table entry corrupted",
+                             who(), record.l1_offset().value()));
     } else if (uint64_t{record.l1_entries()} * 8 > max_l1_table_bytes) {
       report.mapping_damaged = true;
       report.add(FindingKind::snapshot_l1_table, Severity::corruption, place,
-                 fmt::format("{} l1_size={:#x}: L1 table is too large; snapshot table entry corrupted", who,
+                 fmt::format("{} l1_size={:#x}: L1 table is too large; snapshot table entry corrupted", who(),
                              record.l1_entries()));
     } else {
       const uint64_t bytes = uint64_t{record.l1_entries()} * 8;

@@ -3,45 +3,13 @@
 #include "src/qcow2/table_repair.h"
 
 #include <algorithm>
-#include <map>
 
-#include "src/byteorder.h"
 #include "src/qcow2/header_fields.h"
 #include "src/qcow2/raw_l2_entry.h"
+#include "src/qcow2/sector_changes.h"
 #include "src/units.h"
 
 namespace drydock::qcow2 {
-
-namespace {
-
-// Changes to 64-bit fields, gathered to one write for each sector.
-class SectorChanges {
- public:
-  explicit SectorChanges(Storage& image) : image_(image) {}
-
-  void set(HostOffset field, uint64_t value) { fields_[field.value()] = value; }
-
-  void apply() {
-    for (auto field = fields_.begin(); field != fields_.end();) {
-      const uint64_t start = field->first;
-      const uint64_t sector_end = round_down(start, sector_size) + sector_size;
-      std::vector<std::byte> bytes(sector_end - start);
-      read_or_zero(image_, HostOffset(start), bytes);
-      uint64_t end = 0;
-      for (; field != fields_.end() && field->first < sector_end; ++field) {
-        store_be<uint64_t>(bytes, field->first - start, field->second);
-        end = field->first - start + sizeof(uint64_t);
-      }
-      image_.write(HostOffset(start), std::span(bytes).first(end));
-    }
-  }
-
- private:
-  Storage& image_;
-  std::map<uint64_t, uint64_t> fields_;
-};
-
-}  // namespace
 
 bool TableRepair::is_table(HostOffset entry, uint8_t owner) const {
   // Bit 63 means nothing in a snapshot's tables; but where entries have two halves, it means something in the second.
@@ -57,10 +25,11 @@ void TableRepair::write_snapshot_table(uint64_t cluster) {
     return;
   }
   new_snapshot_table_ = HostOffset(cluster << header_.cluster_bits);
-  std::vector<std::byte> padded = table;
-  padded.resize(round_up(padded.size(), header_.cluster_size()));
-  image_.write(*new_snapshot_table_, padded);
-  for (uint64_t i = 0; i < padded.size() >> header_.cluster_bits; ++i) {
+  const uint64_t clusters = divide_up(table.size(), header_.cluster_size());
+  image_.write(*new_snapshot_table_, table);
+  const std::vector<std::byte> padding((clusters << header_.cluster_bits) - table.size());
+  image_.write(*new_snapshot_table_ + table.size(), padding);
+  for (uint64_t i = 0; i < clusters; ++i) {
     survey_.tally.counts().add(cluster + i, 1, owner::other_table);
   }
 }

@@ -9,10 +9,12 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "src/byteorder.h"
 #include "src/memory_storage.h"
 #include "src/qcow2/repair.h"
 #include "src/qcow2/undo_file.h"
 #include "src/qcow2/undo_restore.h"
+#include "tests/src/handmade_image.h"
 #include "tests/support/in_process.h"
 #include "tests/support/process.h"
 #include "tests/support/qcow2_fields.h"
@@ -215,6 +217,43 @@ TEST_F(DamagedCheck, a_repair_can_be_undone_from_the_command_line) {
   EXPECT_EQ(restored.status, 0) << restored.err;
   EXPECT_THAT(restored.out, HasSubstr("The image is as it was before the repair"));
   EXPECT_EQ(test::read_file(image_), before);
+}
+
+TEST_F(DamagedCheck, what_is_repaired_qemu_img_finds_clean_with_the_same_disk) {
+  for (const auto& [name, image] : qcow2::repairable()) {
+    SCOPED_TRACE(name);
+    test::write_file(image_, image.bytes());
+    const test::Outcome repaired = drydock({"check", "-r", "all", "--undo", dir_.file(name), image_});
+    EXPECT_EQ(repaired.status, 0) << repaired.err;
+    const test::Outcome found = run({"qemu-img", "check", image_});
+    EXPECT_EQ(found.status, 0) << found.out << found.err;
+    const auto bytes = test::read_file(image_);
+    run_ok({"qemu-img", "convert", "-O", "raw", image_, dir_.file("disk.raw")});
+    EXPECT_EQ(test::read_file(dir_.file("disk.raw")), qcow2::guest_bytes(bytes));
+    EXPECT_EQ(drydock({"check", "--undo-restore", dir_.file(name), image_}).status, 0);
+    EXPECT_EQ(test::read_file(image_), image.bytes());
+  }
+}
+
+TEST_F(DamagedCheck, safety_11_snapshots_with_the_longest_names_cost_little) {
+  constexpr uint32_t snapshots = 500;
+  constexpr uint32_t longest = 65535;
+  constexpr double most_seconds = 4;  // of a processor, without optimisation
+  std::vector<std::byte> table;
+  for (uint32_t i = 0; i < snapshots; ++i) {
+    std::vector<std::byte> entry(round_up(56 + 2 * longest, 8), std::byte{'n'});
+    std::fill_n(entry.begin(), 56, std::byte{0});
+    store_be<uint32_t>(entry, 12, longest << 16 | longest);
+    store_be<uint32_t>(entry, 36, 16);
+    store_be<uint32_t>(entry, 56, 0x3030'3030 + (i / 100 << 16) + (i / 10 % 10 << 8) + i % 10);
+    table.insert(table.end(), entry.begin(), entry.end());
+  }
+  test::Qcow2Bytes image = qcow2::image_with_data(1);
+  image.set32(60, snapshots).set64(64, image.append(table));
+  test::write_file(image_, image.bytes());
+  const test::Outcome outcome = run({test::drydock_program(), "check", "-r", "all", image_});
+  EXPECT_EQ(outcome.status, 0) << outcome.err.substr(0, 1000);
+  EXPECT_LT(outcome.cpu_seconds, most_seconds);
 }
 
 TEST_F(DamagedCheck, safety_2_an_image_in_use_is_not_repaired) {

@@ -24,6 +24,10 @@ void set_refcount(test::Qcow2Bytes& image, uint64_t cluster, uint16_t count);
 // A clean image with data clusters for the guest's first `clusters` clusters.
 test::Qcow2Bytes image_with_data(uint64_t clusters);
 
+// Snapshots with such L1 tables of one entry, named "n", with the IDs 0, 1, ... (eight at most). Returns where their
+// table lies.
+uint64_t add_snapshots(test::Qcow2Bytes& image, const std::vector<uint64_t>& l1_tables);
+
 CheckResult check_bytes(const std::vector<std::byte>& bytes);
 std::vector<std::string> messages(const CheckReport& result);
 

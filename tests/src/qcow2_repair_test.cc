@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "src/byteorder.h"
 #include "src/memory_storage.h"
 #include "src/qcow2/copied_flags.h"
@@ -144,6 +146,103 @@ TEST(qcow2_repair, without_room_to_grow_new_refcounts_go_behind_what_is_in_use) 
   MemoryStorage storage(image.bytes(), "test.qcow2", true);
   EXPECT_TRUE(repair(storage, {.can_grow = false}).after.clean());
   EXPECT_EQ(storage.size(), image.bytes().size());
+}
+
+// Of what each owner leads to: the disk, and each snapshot.
+std::vector<std::vector<std::byte>> all_disks(const std::vector<std::byte>& bytes) {
+  const auto image =
+      Image::open(std::make_shared<MemoryStorage>(bytes, "test.qcow2", false), {.format = Format::qcow2});
+  std::vector<std::vector<std::byte>> disks{test::bytes_of(*image->disk())};
+  for (size_t i = 0; i < image->snapshots().size(); ++i) disks.push_back(test::bytes_of(*image->snapshot_disk(i)));
+  return disks;
+}
+
+TEST(qcow2_repair, owners_that_shared_a_cluster_each_have_their_own_and_write_without_harm_to_the_other) {
+  for (const auto& [name, image] : repairable()) {
+    SCOPED_TRACE(name);
+    const std::vector<std::byte> repaired = repair_bytes(image.bytes()).bytes;
+    const auto before = all_disks(repaired);
+    const auto storage = std::make_shared<MemoryStorage>(repaired, "test.qcow2", true);
+    {
+      const auto opened = Image::open(storage, {.format = Format::qcow2, .writable = true});
+      opened->disk()->write(GuestOffset(0), std::vector<std::byte>(512, std::byte{9}));
+      opened->close();
+    }
+    auto after = all_disks(bytes_of_storage(*storage));
+    std::ranges::fill(std::span(after[0]).first(512), std::byte{9});
+    auto expected = before;
+    std::ranges::fill(std::span(expected[0]).first(512), std::byte{9});
+    EXPECT_EQ(after, expected);
+    EXPECT_THAT(messages(check_bytes(bytes_of_storage(*storage))), testing::Not(testing::Contains(HasSubstr("once"))));
+  }
+}
+
+TEST(qcow2_repair, snapshots_that_shared_one_l1_table_have_their_own) {
+  Qcow2Bytes image = image_with_data(3);
+  add_snapshots(image, {Qcow2Bytes::l1_offset, Qcow2Bytes::l1_offset});
+  const Repaired repaired = repair_bytes(image.bytes());
+  EXPECT_TRUE(repaired.outcome.after.clean());
+  const auto disks = all_disks(repaired.bytes);
+  ASSERT_EQ(disks.size(), 3U);
+  for (const auto& disk : disks) EXPECT_EQ(disk, guest_bytes(image_with_data(3).bytes()));
+  const auto storage = std::make_shared<MemoryStorage>(repaired.bytes, "test.qcow2", true);
+  const auto opened = Image::open(storage, {.format = Format::qcow2, .writable = true});
+  opened->delete_snapshot(0);
+  opened->delete_snapshot(0);
+  EXPECT_EQ(test::bytes_of(*opened->disk()), disks[0]);
+  opened->close();
+  EXPECT_THAT(messages(check_bytes(bytes_of_storage(*storage))), IsEmpty());
+}
+
+// Many snapshots that share one L1 table: their own ones would be far more than the file is.
+TEST(qcow2_repair, safety_10_an_image_does_not_grow_out_of_bounds_for_being_repaired) {
+  constexpr uint32_t snapshots = 20'000;
+  constexpr uint64_t entry = 56;  // bytes
+  Qcow2Bytes image = image_with_data(1);
+  std::vector<std::byte> table(snapshots * entry);
+  for (uint32_t i = 0; i < snapshots; ++i) {
+    store_be<uint64_t>(table, i * entry, Qcow2Bytes::l1_offset);
+    store_be<uint32_t>(table, i * entry + 8, 1);
+    store_be<uint32_t>(table, i * entry + 36, 16);
+  }
+  image.set32(60, snapshots).set64(64, image.append(table));
+  const Repaired repaired = repair_bytes(image.bytes());
+  EXPECT_GT(repaired.outcome.after.corruptions, 0U);
+  EXPECT_LT(repaired.bytes.size(), 2 * image.bytes().size());
+  EXPECT_EQ(guest_bytes(repaired.bytes), guest_bytes(image.bytes()));
+}
+
+TEST(qcow2_repair, snapshots_beyond_the_limit_are_dropped_and_named) {
+  constexpr uint32_t beyond = 3;
+  Qcow2Bytes image = image_with_data(1);
+  std::vector<std::byte> table(uint64_t{max_snapshots + beyond} * 64);
+  for (uint32_t i = 0; i < max_snapshots + beyond; ++i) {
+    store_be<uint32_t>(table, i * 64 + 12, uint32_t{5} << 16 | 1);  // five bytes of ID, one of the name
+    store_be<uint32_t>(table, i * 64 + 36, 16);
+    const std::string text = fmt::format("{:05}n", i);
+    std::ranges::copy(std::as_bytes(std::span(text)), table.begin() + i * 64 + 56);
+  }
+  image.set32(60, max_snapshots + beyond).set64(64, image.append(table));
+  EXPECT_THAT(check_bytes(image.bytes()).failure->what(), HasSubstr("a repair of all drops 3 snapshots"));
+  const Repaired repaired = repair_bytes(image.bytes());
+  EXPECT_TRUE(repaired.outcome.after.clean());
+  EXPECT_THAT(messages(repaired.outcome.before),
+              testing::IsSupersetOf({"Discarding 3 overhanging snapshots", "Discarding snapshot 65536 (n)",
+                                     "Discarding snapshot 65538 (n)"}));
+  EXPECT_EQ(read_header(MemoryStorage(repaired.bytes, "test.qcow2", false)).snapshot_count, max_snapshots);
+}
+
+// A table within the limit that is beyond it once each entry has all of its extra data.
+TEST(qcow2_repair, a_snapshot_table_is_within_its_limit_after_the_repair_too) {
+  constexpr uint32_t snapshots = 1024;
+  constexpr uint32_t entry_bytes = 65536;
+  Qcow2Bytes image = image_with_data(1);
+  std::vector<std::byte> table(uint64_t{snapshots} * entry_bytes);
+  for (uint32_t i = 0; i < snapshots; ++i) store_be<uint32_t>(table, i * entry_bytes + 12, entry_bytes - 40);
+  image.set32(60, snapshots).set64(64, image.append(table));
+  const Repaired repaired = repair_bytes(image.bytes());
+  EXPECT_TRUE(repaired.outcome.after.clean());
+  EXPECT_EQ(read_header(MemoryStorage(repaired.bytes, "test.qcow2", false)).snapshot_count, snapshots - 1);
 }
 
 TEST(qcow2_recovery, brings_refcounts_into_line_and_clears_the_dirty_bit) {

@@ -37,6 +37,7 @@ struct Outcome {
   int status = -1;  // exit status; 128 + signal for a signal's death; 127 where the program is missing
   std::string out;
   std::string err;
+  double cpu_seconds = 0;    // of run(): of the program itself
   uint64_t peak_memory = 0;  // KiB, resident; of run(): of the program, or of the test when it was started, if more
 };
 

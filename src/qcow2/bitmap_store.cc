@@ -22,10 +22,11 @@
 
 namespace drydock::qcow2 {
 
-BitmapStore::BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size,
-                         DirectoryMoved moved)
+BitmapStore::BitmapStore(Storage& storage, ClusterAllocator& allocator, HeaderOwner& owner, const Header& header,
+                         uint64_t disk_size, DirectoryMoved moved)
     : storage_(storage),
       allocator_(allocator),
+      header_owner_(owner),
       moved_(std::move(moved)),
       version_(header.version),
       cluster_size_(header.cluster_size()),
@@ -193,7 +194,7 @@ void BitmapStore::publish() {
     throw;
   }
   try {
-    store_bitmaps_extension(storage_, target.extension);
+    header_owner_.alone([&] { store_bitmaps_extension(storage_, target.extension); });
   } catch (...) {
     uncertain_ = true;
     garbage_.insert(garbage_.end(), fresh.begin(), fresh.end());

@@ -21,9 +21,9 @@
 // must record but cannot be used here (unknown type, damage) is put in use for good by the first write.
 //
 // Thread-safety: record() from any thread, but not while an operation, a resize or close() runs; everything else from
-// any thread at any time. Lock order: the store's mutex, then what the allocator takes. make_ready() may commit.
-// Errors: what the storage and the allocator throw. An operation that fails has not happened in memory; in the file it
-// has not, or has wholly, and the next one that succeeds sets that right.
+// any thread at any time. Lock order: the store's mutex, then what the allocator and the owner take. make_ready() may
+// commit. Errors: what the storage and the allocator throw. An operation that fails has not happened in memory; in the
+// file it has not, or has wholly, and the next one that succeeds sets that right.
 
 #pragma once
 
@@ -38,6 +38,7 @@
 
 #include "src/error.h"
 #include "src/qcow2/bitmap_data.h"
+#include "src/qcow2/header_owner.h"
 
 namespace drydock::qcow2 {
 
@@ -48,10 +49,10 @@ class BitmapStore {
  public:
   using DirectoryMoved = std::function<void(const std::optional<BitmapsExtension>& now)>;
 
-  // Reads the directory. `storage` and `allocator` outlive the store. `disk_size` is that of the active disk. `moved`
-  // is called whenever the directory has come to lie elsewhere.
-  BitmapStore(Storage& storage, ClusterAllocator& allocator, const Header& header, uint64_t disk_size,
-              DirectoryMoved moved);
+  // Reads the directory. `storage`, `allocator` and `owner` outlive the store. `disk_size` is that of the active disk.
+  // `moved` is called whenever the directory has come to lie elsewhere.
+  BitmapStore(Storage& storage, ClusterAllocator& allocator, HeaderOwner& owner, const Header& header,
+              uint64_t disk_size, DirectoryMoved moved);
 
   // Sees to it that the bitmaps which record are in memory and in use on the disk. Throws, and no change of the disk
   // must be made, when that fails; unsupported for bitmaps past max_loaded_bitmap_bytes.
@@ -126,6 +127,7 @@ class BitmapStore {
 
   Storage& storage_;
   ClusterAllocator& allocator_;
+  HeaderOwner& header_owner_;
   const DirectoryMoved moved_;
   const uint32_t version_;
   const uint64_t cluster_size_;

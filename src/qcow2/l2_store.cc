@@ -35,6 +35,11 @@ L2Store::Entries& L2Store::change(HostOffset table, uint64_t slice_index) {
   const auto found = dirty_.find(offset.value());
   if (found == dirty_.end()) {
     vet_(offset, slice_bytes_, MetadataKind::active_l2);
+    // Data that fills the host's disk must leave room for the entries that lead to it: the table may be a hole.
+    if (!reserved_tables_.contains(table.value())) {
+      layer_->storage->reserve(table, layer_->header.cluster_size());
+      reserved_tables_.insert(table.value());
+    }
     auto copy = std::make_shared<Entries>(*layer_->tables->get(*layer_->storage, offset, slice_bytes_));
     return *(dirty_[offset.value()] = std::move(copy));
   }
@@ -72,10 +77,12 @@ void L2Store::replace_table(uint64_t l1_index, HostOffset new_table) {
   const uint64_t table_bytes = slices_per_table_ * slice_bytes_;
   if (old_table != HostOffset(0)) {
     guard_.remove(MetadataKind::active_l2, old_table, table_bytes);
+    reserved_tables_.erase(old_table.value());
     new_tables_.erase(old_table);
   }
   guard_.add(MetadataKind::active_l2, new_table, table_bytes);
   new_tables_.insert(new_table);
+  reserved_tables_.insert(new_table.value());
   l1_[l1_index] = l1_entry_for(new_table);
   dirty_l1_.insert(l1_index);
 }
@@ -104,6 +111,10 @@ void L2Store::write_unreferenced(const Batch& batch) const {
   for (const Batch::Piece& piece : batch.unreferenced) write_slice(piece);
 }
 
+void L2Store::naming(const Batch& batch) {
+  for (const HostOffset table : batch.new_tables) new_tables_.erase(table);
+}
+
 void L2Store::write_referenced(const Batch& batch) const {
   for (const Batch::Piece& piece : batch.referenced) write_slice(piece);
   for (const auto& [index, l1_entry] : batch.l1) {
@@ -125,7 +136,6 @@ void L2Store::finished(const Batch& batch) {
   for (const auto& [index, l1_entry] : batch.l1) {
     if (l1_[index] == l1_entry) dirty_l1_.erase(index);
   }
-  for (const HostOffset table : batch.new_tables) new_tables_.erase(table);
 }
 
 }  // namespace drydock::qcow2

@@ -14,6 +14,7 @@
 #include <functional>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "src/qcow2/cluster_map.h"
@@ -34,7 +35,8 @@ class L2Store {
   // The table of `l1_index` that may be changed: there is one, and it is ours alone.
   bool has_own_table(uint64_t l1_index) const { return l2_table_is_ours(l1_[l1_index]); }
   HostOffset table(uint64_t l1_index) const { return l2_table_offset(l1_[l1_index]); }
-  // Puts a new table in the place of `l1_index`'s, with the same entries; of zeros where there was none.
+  // Puts a new table in the place of `l1_index`'s, with the same entries; of zeros where there was none. The host's
+  // space for it is taken.
   void replace_table(uint64_t l1_index, HostOffset new_table);
 
   // Of a table that there is.
@@ -59,6 +61,8 @@ class L2Store {
   Batch take() const;
   // Step 1, before anything points to them.
   void write_unreferenced(const Batch& batch) const;
+  // Before step 2: whatever comes of it, the file's L1 table may name the batch's tables from now on.
+  void naming(const Batch& batch);
   // Step 2, once all that they point to is stable in the file.
   void write_referenced(const Batch& batch) const;
   void finished(const Batch& batch);
@@ -79,8 +83,9 @@ class L2Store {
   uint64_t slices_per_table_;
   std::vector<uint64_t> l1_;
   std::set<uint64_t> dirty_l1_;                                   // indexes
-  std::set<HostOffset> new_tables_;                               // that the file's L1 table does not name
+  std::set<HostOffset> new_tables_;                               // that the file's L1 table cannot name yet
   std::unordered_map<uint64_t, std::shared_ptr<Entries>> dirty_;  // by host offset
+  std::unordered_set<uint64_t> reserved_tables_;                  // by host offset: whose space the host has
 };
 
 }  // namespace drydock::qcow2

@@ -17,8 +17,11 @@
 // With lazy refcounts step 1 leaves the blocks out: the dirty bit, set before, says that the counts are to be made
 // anew.
 //
-// Thread-safety: full. Lock order: commit_mutex_, then map_mutex_; then the caches' own. commit(), and so
-// flush(), must not be called with an IoGate::Pass held. Who calls place() ... link() for a guest cluster holds that
+// A commit that failed has left the file somewhere between two of these steps. What the file may then name counts as
+// named, so that the next commit does not write it in step 1; a header whose switch failed is put back first.
+//
+// Thread-safety: full. Lock order: commit_mutex_, then map_mutex_; then the caches' own and the header's. commit(), and
+// so flush(), must not be called with an IoGate::Pass held. Who calls place() ... link() for a guest cluster holds that
 // cluster (RangeLocks) and a Pass.
 // Errors: what the storage throws; corrupt, also for a write that the OverlapGuard refuses: then the image is marked
 // corrupt, and all further changes are refused.
@@ -33,6 +36,7 @@
 #include "src/preallocation.h"
 #include "src/qcow2/cluster_allocator.h"
 #include "src/qcow2/cluster_map.h"
+#include "src/qcow2/header_owner.h"
 #include "src/qcow2/io_gate.h"
 #include "src/qcow2/l2_store.h"
 #include "src/qcow2/overlap_guard.h"
@@ -95,8 +99,10 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   // Everything written so far is stable, data and mappings. Callers that come while one is at it share the next.
   void flush();
-  // Whether so many changes are held in memory that the next writer should commit().
+  // Whether so many changes are held in memory that the next writer should make_room().
   bool wants_commit() const;
+  // commit(), unless somebody else has done it while the call waited: of many who found the cache full, one commits.
+  void make_room();
   // commit(), until nothing is left in memory. The gate is closed.
   void settle();
   // settle(); also gives the file's unused tail back, and clears the dirty bit. The gate is closed.
@@ -105,6 +111,9 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   // Starts anew from a file that somebody else has changed, with commit() before and the gate closed since then: the
   // header of the layer is the file's.
   void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
+
+  // The header in the file; nobody changes it but through this.
+  HeaderOwner& header_owner() { return header_owner_; }
 
   // Throws when a write was refused before, see above.
   void check_usable() const;
@@ -147,7 +156,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   void write(const Batch& batch);
   void switch_refcount_table(const RefcountStore::Batch& batch);
   void set_dirty_bit();
-  void finish(const Batch& batch);
+  void finish(Batch& batch);
   void punch(const std::vector<Freed>& all_freed);
   void drop_freed(const std::vector<Freed>& all_freed);
   void update_pressure();
@@ -155,6 +164,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   std::shared_ptr<Layer> layer_;
   std::shared_ptr<IoGate> gate_;
+  HeaderOwner header_owner_;
   uint64_t cache_bytes_;
   uint64_t max_dirty_bytes_;
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "src/error.h"
-#include "src/qcow2/header_fields.h"
 #include "src/qcow2/metadata.h"
 
 namespace drydock::qcow2 {
@@ -30,6 +29,12 @@ void Metadata::commit() {
   commit_locked(Scope::everything);
 }
 
+void Metadata::make_room() {
+  if (!wants_commit()) return;
+  const std::lock_guard lock(commit_mutex_);
+  if (wants_commit()) commit_locked(Scope::everything);
+}
+
 // A commit that began after the call covers all that was written before it: whoever waited for its end is done.
 void Metadata::flush() {
   const uint64_t seen = commits_started_;
@@ -40,7 +45,8 @@ void Metadata::flush() {
 
 void Metadata::commit_locked(Scope scope) {
   const uint64_t ordinal = ++commits_started_;
-  const Batch batch = take(scope);
+  header_owner_.restore();
+  Batch batch = take(scope);
   try {
     write(batch);
   } catch (...) {
@@ -83,6 +89,10 @@ void Metadata::write(const Batch& batch) {
     layer_->storage->flush();
   }
   if (batch.tables.referenced.empty() && batch.tables.l1.empty()) return;
+  {
+    const std::unique_lock lock(map_mutex_);
+    tables_->naming(batch.tables);
+  }
   tables_->write_referenced(batch.tables);
   layer_->storage->flush();
 }
@@ -90,27 +100,26 @@ void Metadata::write(const Batch& batch) {
 void Metadata::switch_refcount_table(const RefcountStore::Batch& batch) {
   const uint64_t bytes = batch.new_table.size() * sizeof(uint64_t);
   const auto clusters = static_cast<uint32_t>(bytes >> layer_->header.cluster_bits);
-  HeaderFields(*layer_->storage).set_refcount_table(batch.new_table_offset, clusters).store();
-  layer_->storage->flush();
+  header_owner_.change([&](HeaderFields& fields) { fields.set_refcount_table(batch.new_table_offset, clusters); });
   layer_->header.refcount_table_offset = batch.new_table_offset;
   layer_->header.refcount_table_clusters = clusters;
 }
 
 void Metadata::set_dirty_bit() {
   if (dirty_bit_set_ || (layer_->header.compatible_features & compatible::lazy_refcounts) == 0) return;
-  HeaderFields fields(*layer_->storage);
-  fields.set_incompatible_features(fields.incompatible_features() | incompatible::dirty).store();
-  layer_->storage->flush();
+  header_owner_.change([](HeaderFields& fields) {
+    fields.set_incompatible_features(fields.incompatible_features() | incompatible::dirty);
+  });
   dirty_bit_set_ = true;
 }
 
-void Metadata::finish(const Batch& batch) {
+void Metadata::finish(Batch& batch) {
   if (!batch.freed.empty()) {
     gate_->wait_for_earlier();
     punch(batch.freed);
   }
   const std::unique_lock lock(map_mutex_);
-  refcounts_->finished(batch.refcounts);
+  if (const auto old_table = refcounts_->finished(batch.refcounts)) batch.freed.push_back({*old_table, false, false});
   tables_->finished(batch.tables);
   if (std::ranges::any_of(batch.freed, &Freed::compressed)) layer_->decoded.clear();
   drop_freed(batch.freed);
@@ -170,9 +179,12 @@ void Metadata::close() {
     file_size_ = end;
   }
   if (dirty_bit_set_) {
-    HeaderFields fields(*layer_->storage);
-    fields.set_incompatible_features(fields.incompatible_features() & ~incompatible::dirty).store();
+    layer_->storage->flush();
+    header_owner_.change([](HeaderFields& fields) {
+      fields.set_incompatible_features(fields.incompatible_features() & ~incompatible::dirty);
+    });
     dirty_bit_set_ = false;
+    return;
   }
   layer_->storage->flush();
 }

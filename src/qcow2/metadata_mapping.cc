@@ -144,7 +144,7 @@ void Metadata::release(const Placement& placement) {
 }
 
 uint64_t Metadata::preallocate(GuestRange range, Preallocation mode) {
-  if (wants_commit()) commit();
+  make_room();
   const Placement placement = place(range, Fill::later);
   const uint64_t cluster_size = layer_->header.cluster_size();
   if (placement.old.empty()) return cluster_size;  // has data already

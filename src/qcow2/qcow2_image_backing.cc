@@ -16,7 +16,8 @@ void Qcow2Image::change_backing_file(const std::optional<std::string>& name, con
   }
   prepare_for_writing();
   if (writable_disk_) {
-    writable_disk_->exclusively([&] { store_backing_file(storage, name, format); });
+    writable_disk_->exclusively(
+        [&] { writable_disk_->metadata().header_owner().alone([&] { store_backing_file(storage, name, format); }); });
   } else {
     store_backing_file(storage, name, format);
   }

@@ -210,7 +210,7 @@ void Qcow2Image::next_step() {
     metadata.settle();
     throw;
   }
-  if (metadata.wants_commit()) metadata.commit();
+  metadata.make_room();
 }
 
 void Qcow2Image::check_tables_between(GuestOffset start, GuestOffset end) const {

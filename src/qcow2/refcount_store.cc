@@ -105,6 +105,7 @@ void RefcountStore::add(uint64_t cluster) {
   if (now == 0)
     throw Error(ErrorKind::corrupt, fmt::format("{}: the cluster at {:#x} is in use, but its reference count is 0",
                                                 storage_.name(), offset_of(cluster).value()));
+  reserve_block(cluster / per_block_);
   set(cluster, now + 1);
 }
 
@@ -166,9 +167,25 @@ uint64_t RefcountStore::next_free(uint64_t cluster) {
   }
 }
 
-// Gives free clusters their first owner.
+// The host's space for a block that is there: in a new image, and one with preallocated metadata, it may be a hole.
+void RefcountStore::reserve_block(uint64_t index) {
+  if (reserved_blocks_.contains(index)) return;
+  storage_.reserve(table_[index], cluster_size_);
+  reserved_blocks_.insert(index);
+}
+
+// Gives free clusters their first owner; where that fails, they are free as before.
 void RefcountStore::claim(ClusterRun run) {
-  vet_(offset_of(run.first), run.count * cluster_size_, std::nullopt);
+  try {
+    vet_(offset_of(run.first), run.count * cluster_size_, std::nullopt);
+    for (uint64_t i = run.first / per_block_; i <= (run.first + run.count - 1) / per_block_; ++i) {
+      reserve_block(i);
+      change(i);
+    }
+  } catch (...) {
+    for (uint64_t i = 0; i < run.count; ++i) add_free(run.first + i);
+    throw;
+  }
   claimed_end_ = std::max(claimed_end_, run.first + run.count);
   for (uint64_t i = 0; i < run.count; ++i) set(run.first + i, 1);
 }
@@ -258,6 +275,7 @@ void RefcountStore::add_block(uint64_t index, uint64_t cluster) {
   storage_.reserve(offset_of(cluster), cluster_size_);
   if (!new_table_) storage_.reserve(table_offset_ + index * table_entry_bytes, table_entry_bytes);
   table_[index] = offset_of(cluster);
+  reserved_blocks_.insert(index);
   unwritten_entries_.insert(index);
   blocks_[index] = {std::make_shared<Bytes>(cluster_size_), true, {}};
   ++dirty_blocks_;
@@ -306,6 +324,7 @@ void RefcountStore::forget_blocks_from(uint64_t first_index) {
     const uint64_t cluster = table_[index].value() / cluster_size_;
     guard_.remove(MetadataKind::refcount_block, table_[index], cluster_size_);
     unwritten_entries_.erase(index);
+    reserved_blocks_.erase(index);
     blocks_.erase(index);
     --dirty_blocks_;
     table_[index] = HostOffset(0);
@@ -360,7 +379,7 @@ void RefcountStore::write_table_entries(const Batch& batch) {
   }
 }
 
-void RefcountStore::finished(const Batch& batch) {
+std::optional<ClusterRun> RefcountStore::finished(const Batch& batch) {
   for (const Batch::Block& written : batch.blocks) {
     Cached& block = blocks_.at(written.index);
     if (block.bytes != written.bytes) continue;  // has changed since
@@ -371,12 +390,13 @@ void RefcountStore::finished(const Batch& batch) {
   }
   evict();
   for (const auto& [index, offset] : batch.table_entries) unwritten_entries_.erase(index);
-  if (!batch.moves_table()) return;
+  if (!batch.moves_table()) return std::nullopt;
   guard_.remove(MetadataKind::refcount_table, table_offset_, table_clusters_ * cluster_size_);
-  for (uint64_t i = 0; i < table_clusters_; ++i) drop((table_offset_.value() >> cluster_bits_) + i);
+  const ClusterRun old_table{table_offset_.value() >> cluster_bits_, table_clusters_};
   table_offset_ = batch.new_table_offset;
   table_clusters_ = batch.new_table.size() * table_entry_bytes / cluster_size_;
   if (offset_of(new_table_->first) == table_offset_) new_table_.reset();
+  return old_table;
 }
 
 }  // namespace drydock::qcow2

@@ -19,8 +19,10 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "src/qcow2/header.h"
@@ -79,8 +81,9 @@ class RefcountStore {
   // Step 2, with a flush in between: the entries of the table that stays. (The header for one that moves is the
   // owner's.)
   void write_table_entries(const Batch& batch);
-  // All of it is in the file, and so is a header that points to the new table.
-  void finished(const Batch& batch);
+  // All of it is in the file, and so is a header that points to the new table. Tells where the old one was, to which
+  // nothing in the file points any more: its clusters are the caller's to drop.
+  std::optional<ClusterRun> finished(const Batch& batch);
 
   // One past the last cluster that was handed out, or taken for blocks and the table.
   uint64_t claimed_end() const { return claimed_end_; }
@@ -110,6 +113,7 @@ class RefcountStore {
   void add_free(uint64_t cluster);
   std::optional<ClusterRun> take_freed(uint64_t min_clusters, uint64_t max_clusters);
   uint64_t next_free(uint64_t cluster);
+  void reserve_block(uint64_t index);
   void claim(ClusterRun run);
   HostOffset offset_of(uint64_t cluster) const { return HostOffset(cluster << cluster_bits_); }
   uint64_t clusters_for(uint64_t entries) const;
@@ -132,7 +136,8 @@ class RefcountStore {
   std::set<uint64_t> unwritten_entries_;  // of table_, that the file does not have
 
   std::unordered_map<uint64_t, Cached> blocks_;
-  std::list<uint64_t> recent_first_;  // clean blocks
+  std::list<uint64_t> recent_first_;              // clean blocks
+  std::unordered_set<uint64_t> reserved_blocks_;  // whose space the host has
   uint64_t dirty_blocks_ = 0;
 
   uint64_t claimed_end_ = 0;

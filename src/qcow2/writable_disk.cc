@@ -3,7 +3,6 @@
 #include "src/qcow2/writable_disk.h"
 
 #include "src/error.h"
-#include "src/qcow2/header_fields.h"
 #include "src/qcow2/l1_table.h"
 #include "src/units.h"
 
@@ -17,7 +16,7 @@ WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadat
       gate_(std::move(gate)),
       reader_(layer_, metadata_, size),
       discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3),
-      bitmaps_(*layer_->storage, *metadata_, layer_->header, size,
+      bitmaps_(*layer_->storage, *metadata_, metadata_->header_owner(), layer_->header, size,
                [this](const std::optional<BitmapsExtension>& now) { bitmap_directory_moved(now); }),
       snapshots_(std::move(snapshots)) {}
 
@@ -66,23 +65,12 @@ void WritableDisk::exclusively(const std::function<void()>& change) {
   }
 }
 
-// Between the two the file may have either header, and after a failed flush the page cache another than the disk: then
-// the old one goes there again before anything else is written.
 void WritableDisk::switch_header(const std::function<void(HeaderFields&)>& set) {
-  HeaderFields now(*layer_->storage);
-  old_header_.emplace(now);
-  set(now);
-  now.store();
-  layer_->storage->flush();
-  old_header_.reset();
+  metadata_->header_owner().change(set);
 }
 
 void WritableDisk::restore_and_read_again() {
-  if (old_header_) {
-    old_header_->store();
-    layer_->storage->flush();
-    old_header_.reset();
-  }
+  metadata_->header_owner().restore();
   read_again();
   if (bitmaps_resizing_) finish_resizing_bitmaps();
 }
@@ -151,7 +139,7 @@ void WritableDisk::make_room() {
   check_open();
   layer_->written_to();
   catch_up();
-  if (metadata_->wants_commit()) metadata_->commit();
+  metadata_->make_room();
 }
 
 WritableDisk::Change::Change(WritableDisk& disk, GuestRange range) {

@@ -14,7 +14,6 @@
 #include <functional>
 
 #include "src/qcow2/bitmap_store.h"
-#include "src/qcow2/header_fields.h"
 #include "src/qcow2/metadata.h"
 #include "src/qcow2/qcow2_disk.h"
 #include "src/qcow2/write_data.h"
@@ -109,7 +108,6 @@ class WritableDisk final : public Disk {
   std::vector<Snapshot> snapshots_;
   RangeLocks placing_;  // in guest clusters
   std::atomic<bool> closed_ = false;
-  std::optional<HeaderFields> old_header_;  // must be in the file before anything else is written
   std::optional<BitmapStore::NewPart> bitmaps_resizing_;
   std::atomic<bool> behind_ = false;  // the file may have another state than memory
 };

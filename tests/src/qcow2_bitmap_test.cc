@@ -84,12 +84,14 @@ class Bitmaps : public testing::TestWithParam<uint64_t> {
     empty.read(HostOffset(0), bytes);
     storage_ = std::make_unique<CrashStorage>(bytes);
     allocator_ = std::make_unique<FakeAllocator>(round_up(bytes.size(), GetParam()), GetParam());
+    owner_ = std::make_unique<HeaderOwner>(*storage_);
     open();
   }
 
   // The store of a program that opens the image now; the one before is gone without a close().
   void open() {
-    store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 64 * test::mib, nullptr);
+    store_ =
+        std::make_unique<BitmapStore>(*storage_, *allocator_, *owner_, read_header(*storage_), 64 * test::mib, nullptr);
   }
   void record(GuestRange range) {
     store_->make_ready();
@@ -145,6 +147,7 @@ class Bitmaps : public testing::TestWithParam<uint64_t> {
 
   std::unique_ptr<CrashStorage> storage_;
   std::unique_ptr<FakeAllocator> allocator_;
+  std::unique_ptr<HeaderOwner> owner_;
   std::unique_ptr<BitmapStore> store_;
 };
 
@@ -266,7 +269,8 @@ TEST_P(Bitmaps, follow_the_disk_to_another_size) {
   store_->close();
   EXPECT_EQ(told(), (std::vector<Told>{{"on", false, true, 1024 + 16}, {"off", false, false, 64 * test::mib / 512}}));
 
-  store_ = std::make_unique<BitmapStore>(*storage_, *allocator_, read_header(*storage_), 100 * test::mib, nullptr);
+  store_ =
+      std::make_unique<BitmapStore>(*storage_, *allocator_, *owner_, read_header(*storage_), 100 * test::mib, nullptr);
   store_->prepare_resize(test::mib + 512);
   HeaderFields(*storage_).set_size(test::mib + 512).store();
   store_->finish_resize(test::mib + 512);

@@ -201,7 +201,7 @@ void FileStorage::extend(uint64_t size) {
   truncate(size);
 }
 
-void FileStorage::flush() {
+void FileStorage::flush_now() {
   if (!writable_ || !flushes_) return;
   if (::fdatasync(fd_.get()) != 0) throw system_error(errno, fmt::format("{}: flushing", name_));
 }

@@ -35,7 +35,7 @@ class FileStorage final : public Storage {
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
   void extend(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
   int descriptor() const override { return fd_.get(); }
   std::string identity() const override;

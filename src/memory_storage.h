@@ -26,7 +26,7 @@ class MemoryStorage final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset, uint64_t) override {}
   void truncate(uint64_t size) override;
-  void flush() override {}
+  void flush_now() override {}
   StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, false}; }
 
  private:

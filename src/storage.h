@@ -14,6 +14,7 @@
 #include <span>
 #include <string>
 
+#include "src/joint_flush.h"
 #include "src/units.h"
 
 namespace drydock {
@@ -66,8 +67,11 @@ class Storage {
   // truncate() to more than the size is now, for one who is going to write all of it soon: the host's space is taken at
   // once where the host does that quickly. Whether it did is not told.
   virtual void extend(uint64_t size) { truncate(size); }
-  // Returns when everything written before it survives a power cut.
-  virtual void flush() = 0;
+  // Returns when everything written before it survives a power cut. Once that has failed it fails for ever, for all
+  // callers: what was lost then is not known (safety.md, 7a).
+  void flush() {
+    flushes_.run(name(), [this] { flush_now(); });
+  }
 
   // What lies at `offset` (below size()), `limit` bytes at most. Data where the operating system does not tell.
   virtual StorageExtent extent_at(HostOffset offset, uint64_t limit) const = 0;
@@ -77,6 +81,12 @@ class Storage {
 
   // The same text for storages that are the same file under two names; "" where that cannot be told.
   virtual std::string identity() const { return {}; }
+
+ private:
+  // What flush() does, one call at a time.
+  virtual void flush_now() = 0;
+
+  JointFlush flushes_;
 };
 
 // Fills `buffer` from `offset` on, with zeros past the end of the storage.

@@ -37,7 +37,7 @@ class CountedReads final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override { storage_.zero(offset, length, keep_space); }
   void discard(HostOffset offset, uint64_t length) override { storage_.discard(offset, length); }
   void truncate(uint64_t size) override { storage_.truncate(size); }
-  void flush() override { storage_.flush(); }
+  void flush_now() override { storage_.flush(); }
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override {
     return storage_.extent_at(offset, limit);
   }

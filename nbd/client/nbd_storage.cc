@@ -314,7 +314,7 @@ void NbdStorage::discard(HostOffset offset, uint64_t length) {
 
 void NbdStorage::truncate(uint64_t size) { check_change(0, size); }
 
-void NbdStorage::flush() {
+void NbdStorage::flush_now() {
   check_failed();
   uint64_t covered = 0;
   {

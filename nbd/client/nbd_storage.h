@@ -53,7 +53,7 @@ class NbdStorage final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
   // The server's words: the same export by other words is not recognised.
   std::string identity() const override { return name_; }

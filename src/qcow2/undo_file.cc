@@ -160,7 +160,7 @@ void UndoingStorage::truncate(uint64_t size) {
   image_.truncate(size);
 }
 
-void UndoingStorage::flush() {
+void UndoingStorage::flush_now() {
   drain();
   image_.flush();
 }

@@ -57,7 +57,7 @@ class UndoingStorage final : public Storage {
   // What could not be undone is not done.
   void discard(HostOffset, uint64_t) override {}
   void truncate(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override;
 
  private:

@@ -3,7 +3,8 @@
 // Every operation of the storage under an image fails in turn (safety.md, 5).
 //
 // The caller is told, with the errno; the image as it then lies in the file has at worst leaks, and holds what was
-// flushed; once the fault is gone, work goes on with the same image, and what it then says is flushed is there.
+// flushed; once the fault is gone, work goes on with the same image, and what it then says is flushed is there. But
+// where a flush has failed no later one succeeds, until the image is opened anew (safety.md, 7a).
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -51,7 +52,12 @@ class FaultRun {
   // Does the steps that come from `seed`. Throws Violation.
   void run(uint64_t seed) {
     StepSource source(configuration_, Random(seed));
-    for (unsigned i = 0; i < steps_per_run; ++i) attempt(source.next(model_));
+    for (unsigned i = 0; i < steps_per_run; ++i) {
+      attempt(source.next(model_));
+      if (!flush_failed()) continue;
+      go_on_unflushed(source);
+      open_anew();
+    }
     repair();
     guest_.perform({.kind = StepKind::flush});
     model_.expect_now(guest_.image());
@@ -65,6 +71,7 @@ class FaultRun {
   }
 
   std::optional<int> fault() const { return image_->failed() ? image_->failed() : data_->failed(); }
+  bool flush_failed() const { return image_->flush_failed() || data_->flush_failed(); }
   bool must_be_told() const { return image_->must_be_told() || data_->must_be_told(); }
 
   void attempt(const Step& step) {
@@ -76,6 +83,7 @@ class FaultRun {
       ++told_;
       examiner_.expect_raw_data(false);
       examine("after " + step.describe());
+      if (flush_failed()) return;
       if (told_ == most_failures || !guest_.is_open()) repair();
       // What the failed step left is the truth from now on.
       model_.adopt(guest_.image());
@@ -91,6 +99,38 @@ class FaultRun {
     guest_.open_again();
   }
 
+  // The image does not know what was lost: whatever is written now, nobody is told that it is safe.
+  void go_on_unflushed(StepSource& source) {
+    if (!guest_.is_open()) return;
+    for (unsigned i = 0; i < steps_after_failed_flush; ++i) {
+      const Step step = source.next(model_);
+      // Of a sector that was lost nobody knows what a part of it is written into.
+      const bool whole_sectors = step.offset % sector_size == 0 && step.length % sector_size == 0;
+      if (step.kind != StepKind::write || !whole_sectors) continue;
+      if (step.offset + step.length > guest_.image().disk()->size()) continue;
+      try {
+        guest_.perform(step);
+      } catch (const Error&) {  // that it refuses is right, too
+      }
+    }
+    try {
+      guest_.image().disk()->flush();
+    } catch (const Error& error) {
+      if (error.errno_value() == fault()) return;
+      throw Violation(fmt::format("after a failed flush: {}", error.what()));
+    }
+    throw Violation("a flush succeeds behind one that failed");
+  }
+
+  void open_anew() {
+    guest_.abandon();
+    image_ = std::make_shared<FaultyStorage>(image_bytes_);
+    data_ = std::make_shared<FaultyStorage>(data_bytes_);
+    examine("after a failed flush");
+    guest_.open_again();
+    model_.adopt(guest_.image());
+  }
+
   void examine(const std::string& when) {
     try {
       examiner_.examine({bytes_of(*image_bytes_), bytes_of(*data_bytes_)}, model_, Random(1));
@@ -99,6 +139,7 @@ class FaultRun {
     }
   }
 
+  static constexpr unsigned steps_after_failed_flush = 4;
   static constexpr unsigned most_failures = 3;  // then a lasting fault goes away
 
   const Configuration& configuration_;

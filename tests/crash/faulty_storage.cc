@@ -2,6 +2,7 @@
 
 #include "tests/crash/faulty_storage.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "src/error.h"
@@ -36,6 +37,11 @@ uint64_t FaultyStorage::operations() const {
   return operations_;
 }
 
+bool FaultyStorage::flush_failed() const {
+  const std::lock_guard lock(mutex_);
+  return flush_failed_;
+}
+
 void FaultyStorage::pass(Kind kind, HostOffset offset, std::span<const std::byte> data) const {
   const std::lock_guard lock(mutex_);
   ++operations_;
@@ -62,13 +68,33 @@ size_t FaultyStorage::read(HostOffset offset, std::span<std::byte> buffer) const
   return storage_->read(offset, buffer);
 }
 
+void FaultyStorage::remember(HostOffset offset, uint64_t length) {
+  const std::lock_guard lock(mutex_);
+  Before before{storage_->size(), offset, {}};
+  before.bytes.resize(offset.value() < before.size ? std::min(length, before.size - offset.value()) : 0);
+  storage_->read(offset, before.bytes);
+  unflushed_.push_back(std::move(before));
+}
+
+void FaultyStorage::lose_unflushed() {
+  const std::lock_guard lock(mutex_);
+  flush_failed_ = true;
+  for (; !unflushed_.empty(); unflushed_.pop_back()) {
+    const Before& before = unflushed_.back();
+    storage_->truncate(before.size);
+    storage_->write(before.offset, before.bytes);
+  }
+}
+
 void FaultyStorage::write(HostOffset offset, std::span<const std::byte> data) {
+  remember(offset, data.size());
   pass(Kind::write, offset, data);
   storage_->write(offset, data);
 }
 
 void FaultyStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
   pass(Kind::zero);
+  remember(offset, length);
   storage_->zero(offset, length, keep_space);
 }
 
@@ -79,17 +105,26 @@ void FaultyStorage::reserve(HostOffset offset, uint64_t length) {
 
 void FaultyStorage::discard(HostOffset offset, uint64_t length) {
   pass(Kind::discard);
+  remember(offset, length);
   storage_->discard(offset, length);
 }
 
 void FaultyStorage::truncate(uint64_t size) {
   pass(Kind::truncate);
+  remember(HostOffset(size), UINT64_MAX);
   storage_->truncate(size);
 }
 
-void FaultyStorage::flush() {
-  pass(Kind::flush);
+void FaultyStorage::flush_now() {
+  try {
+    pass(Kind::flush);
+  } catch (const Error&) {
+    lose_unflushed();
+    throw;
+  }
   storage_->flush();
+  const std::lock_guard lock(mutex_);
+  unflushed_.clear();
 }
 
 }  // namespace drydock::crash

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // A Storage over another one that fails when it is told to: the n-th operation from now on, once or until repaired.
+// When it fails a flush, what was written since the last one is lost, as it is where a kernel could not write it.
 //
 // Thread-safety: as every Storage.
 
@@ -10,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "src/storage.h"
 
@@ -34,6 +36,8 @@ class FaultyStorage final : public Storage {
   bool must_be_told() const;
   // Operations since the beginning: reads, writes, zeroes, reservations, discards, truncates, flushes.
   uint64_t operations() const;
+  // Whether a flush has failed: what reads find is not what was written then.
+  bool flush_failed() const;
 
   const std::string& name() const override { return storage_->name(); }
   bool writable() const override { return storage_->writable(); }
@@ -45,7 +49,7 @@ class FaultyStorage final : public Storage {
   void reserve(HostOffset offset, uint64_t length) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override {
     return storage_->extent_at(offset, limit);
   }
@@ -54,6 +58,15 @@ class FaultyStorage final : public Storage {
   enum class Kind { read, write, zero, reserve, discard, truncate, flush };
   // Counts; throws when its turn has come. `offset` and `data` are a write's.
   void pass(Kind kind, HostOffset offset = {}, std::span<const std::byte> data = {}) const;
+  // What a change is about to overwrite, until the next flush.
+  void remember(HostOffset offset, uint64_t length);
+  void lose_unflushed();
+
+  struct Before {
+    uint64_t size = 0;  // bytes, of the storage
+    HostOffset offset;
+    std::vector<std::byte> bytes;
+  };
 
   std::shared_ptr<Storage> storage_;
   mutable std::mutex mutex_;
@@ -61,6 +74,8 @@ class FaultyStorage final : public Storage {
   mutable std::optional<int> failed_;
   mutable bool must_be_told_ = false;
   mutable uint64_t operations_ = 0;
+  std::vector<Before> unflushed_;
+  bool flush_failed_ = false;
 };
 
 }  // namespace drydock::crash

@@ -51,7 +51,7 @@ void RecordingStorage::truncate(uint64_t size) {
   live_.truncate(size);
 }
 
-void RecordingStorage::flush() {
+void RecordingStorage::flush_now() {
   const std::lock_guard lock(mutex_);
   observe();
   if (lies_) return;

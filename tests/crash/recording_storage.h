@@ -55,7 +55,7 @@ class RecordingStorage final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset offset, uint64_t length) override;
   void truncate(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override { return live_.extent_at(offset, limit); }
 
  private:

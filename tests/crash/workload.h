@@ -95,6 +95,8 @@ class Guest {
   void perform(const Step& step);
   // Closes the image. A failure leaves it open, to be closed again.
   void close();
+  // Lets go of the image: whatever it has not brought into the file by now, the model takes for possible.
+  void abandon() { image_.reset(); }
   // After a failure to open the image again.
   bool is_open() const { return image_ != nullptr; }
   void open_again();

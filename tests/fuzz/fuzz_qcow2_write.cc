@@ -58,7 +58,7 @@ class SmallStorage final : public Storage {
     check_room(size, 0);
     memory_.truncate(size);
   }
-  void flush() override {}
+  void flush_now() override {}
   StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, false}; }
 
  private:

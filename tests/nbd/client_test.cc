@@ -515,6 +515,24 @@ TEST(nbd_client, a_flush_may_take_any_time) {
   storage->flush();
 }
 
+TEST(nbd_client, safety_7a_a_flush_that_the_server_failed_once_fails_from_then_on) {
+  std::atomic<unsigned> flushes = 0;
+  const FakeServer forgetful({.size = mib, .flags = transmission_has_flags | transmission_send_flush},
+                             [&](const FakeRequest& request) {
+                               const bool fails = request.type == CommandType::flush && ++flushes == 1;
+                               return simple_reply(request.cookie, fails ? EIO : 0);
+                             });
+  const auto storage = open(forgetful.uri(), true, impatient);
+  for (int i = 0; i < 3; ++i) {
+    storage->write(HostOffset(0), Bytes(512));
+    EXPECT_EQ(test::error_of([&] { storage->flush(); }).errno_value(), EIO);
+  }
+  EXPECT_EQ(flushes, 1U);
+  const auto anew = open(forgetful.uri(), true, impatient);
+  anew->write(HostOffset(0), Bytes(512));
+  anew->flush();
+}
+
 // ---- Servers that mean ill
 
 TEST(nbd_client, safety_15_senseless_extents_are_an_error) {

@@ -104,10 +104,10 @@ class Overlay {
     } catch (const Error& error) {
       EXPECT_THAT(error.what(), HasSubstr("Input/output error")) << what;
     }
-    storage->fail_after(0);
     expect_sound(storage->bytes(), what);
-    change(storage);
-    expect_sound(storage->bytes(), what + ", again");
+    const auto opened_anew = std::make_shared<CrashStorage>(storage->bytes());
+    change(opened_anew);
+    expect_sound(opened_anew->bytes(), what + ", again");
   }
 
   std::shared_ptr<MemoryStorage> backing_;

@@ -305,7 +305,7 @@ TEST_P(Bitmaps, safety_3_a_crash_within_an_operation_leaves_the_old_state_or_the
   expect_atomic([&] { store_->add("b", 65536, false); }, {{"b", false, false, 0}});
 }
 
-// Every write and flush of every operation fails in turn: nothing has happened then, or all of it, and the next try
+// Every write of every operation fails in turn: nothing has happened then, or all of it, and the next try
 // succeeds.
 TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
   store_->add("a", 65536, true);
@@ -325,6 +325,7 @@ TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
        {{"a", false, false, 0}, {"c", true, true, 0}}},
       {[&] { store_->close(); }, {{"a", false, false, 0}, {"c", false, true, 2049}}},
   };
+  storage_->let_flushes_fail(false);
   for (const auto& [operation, after] : operations) {
     const std::vector<BitmapInfo> before = store_->list();
     for (size_t failing = 1;; ++failing) {
@@ -348,10 +349,25 @@ TEST_P(Bitmaps, safety_5_a_failed_operation_can_be_tried_again) {
   EXPECT_EQ(allocator_->in_use(), 0U);
 }
 
+// What the file then says is what was there before, or after, or that it cannot be trusted: expect_atomic() has shown
+// it.
+TEST_P(Bitmaps, safety_7a_behind_a_flush_that_failed_nothing_can_be_done_until_the_image_is_opened_anew) {
+  store_->add("a", 65536, false);
+  storage_->fail_after(1);
+  EXPECT_EQ(error_of([&] { storage_->flush(); }).errno_value(), EIO);
+  storage_->fail_after(0);
+  for (const auto& operation : std::vector<std::function<void()>>{
+           [&] { store_->add("b", 65536, true); }, [&] { store_->enable("a"); }, [&] { store_->remove("a"); }}) {
+    EXPECT_THAT(error_of(operation).what(), HasSubstr("no flush succeeds until the image is opened anew"));
+  }
+  EXPECT_EQ(told(), (std::vector<Told>{{"a", false, false, 0}}));
+}
+
 // Between a switch that failed half-way and the next write, the file may hold a bitmap that must record and that
 // memory does not have.
 TEST_P(Bitmaps, safety_5_after_a_failed_switch_no_write_goes_unrecorded) {
   store_->add("a", 65536, false);
+  storage_->let_flushes_fail(false);
   for (size_t failing = 1;; ++failing) {
     open();
     storage_->fail_after(failing);

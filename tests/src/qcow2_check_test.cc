@@ -119,7 +119,7 @@ TEST(qcow2_check, safety_10_a_refcount_table_that_claims_a_sparse_file_costs_no_
     void zero(HostOffset, uint64_t, bool) override {}
     void discard(HostOffset, uint64_t) override {}
     void truncate(uint64_t) override {}
-    void flush() override {}
+    void flush_now() override {}
     StorageExtent extent_at(HostOffset offset, uint64_t limit) const override {
       return {limit, offset.value() >= start_.size()};
     }

@@ -26,7 +26,7 @@ class AskedStorage final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override { memory_.zero(offset, length, keep_space); }
   void discard(HostOffset offset, uint64_t length) override { memory_.discard(offset, length); }
   void truncate(uint64_t size) override { memory_.truncate(size); }
-  void flush() override {}
+  void flush_now() override {}
   StorageExtent extent_at(HostOffset offset, uint64_t limit) const override {
     ++asked_;
     return memory_.extent_at(offset, limit);

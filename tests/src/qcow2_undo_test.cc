@@ -102,7 +102,7 @@ TEST(qcow2_undo, is_on_the_disk_before_the_image_is_touched) {
     void zero(HostOffset, uint64_t, bool) override {}
     void discard(HostOffset, uint64_t) override {}
     void truncate(uint64_t size) override { inner_.truncate(size); }
-    void flush() override { flushed_ = bytes_of_storage(inner_); }
+    void flush_now() override { flushed_ = bytes_of_storage(inner_); }
     StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, false}; }
 
    private:

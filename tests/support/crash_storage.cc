@@ -17,15 +17,15 @@ constexpr size_t random_subsets = 12;
 
 }  // namespace
 
-void CrashStorage::count_operation() {
+void CrashStorage::count(Operation operation) {
   ++operations_;
-  if (fail_after_ == 0) return;
+  if (fail_after_ == 0 || (operation == Operation::flush && !flushes_fail_)) return;
   if (fail_after_ == 1) throw system_error(EIO, name());
   --fail_after_;
 }
 
 void CrashStorage::write(HostOffset offset, std::span<const std::byte> data) {
-  count_operation();
+  count(Operation::change);
   current_.write(offset, data);
   while (!data.empty()) {
     const uint64_t step = std::min<uint64_t>(data.size(), sector_size - offset.value() % sector_size);
@@ -39,14 +39,14 @@ void CrashStorage::write(HostOffset offset, std::span<const std::byte> data) {
 void CrashStorage::zero(HostOffset offset, uint64_t length, bool) { write(offset, std::vector<std::byte>(length)); }
 
 void CrashStorage::truncate(uint64_t size) {
-  count_operation();
+  count(Operation::change);
   current_.truncate(size);
   flushed_.resize(size);
   std::erase_if(pending_, [size](const Piece& piece) { return piece.offset >= size; });
 }
 
-void CrashStorage::flush() {
-  count_operation();
+void CrashStorage::flush_now() {
+  count(Operation::flush);
   flushed_ = bytes();
   pending_.clear();
 }

@@ -24,6 +24,8 @@ class CrashStorage final : public Storage {
   void on_crash(Visit visit) { visit_ = std::move(visit); }
   // The `count`-th write or flush from now on fails with EIO, and all after it until fail_after(0).
   void fail_after(size_t count) { fail_after_ = count; }
+  // Whether fail_after() counts flushes and fails them (the default): behind one no flush succeeds any more.
+  void let_flushes_fail(bool fail) { flushes_fail_ = fail; }
   // Writes and flushes so far.
   size_t operations() const { return operations_; }
 
@@ -36,7 +38,7 @@ class CrashStorage final : public Storage {
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
   void discard(HostOffset, uint64_t) override {}
   void truncate(uint64_t size) override;
-  void flush() override;
+  void flush_now() override;
   StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, false}; }
 
   std::vector<std::byte> bytes() const;
@@ -46,7 +48,8 @@ class CrashStorage final : public Storage {
     uint64_t offset = 0;
     std::vector<std::byte> data;  // within one sector
   };
-  void count_operation();
+  enum class Operation { change, flush };
+  void count(Operation operation);
   void visit_crashes();
   void visit_subset(const std::vector<bool>& kept) const;
 
@@ -57,6 +60,7 @@ class CrashStorage final : public Storage {
   Visit visit_;
   size_t operations_ = 0;
   size_t fail_after_ = 0;
+  bool flushes_fail_ = true;
 };
 
 }  // namespace drydock::test

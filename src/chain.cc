@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "src/error.h"
+#include "src/image_lock.h"
 #include "src/qcow2/qcow2_image.h"
 #include "src/raw_image.h"
 
@@ -15,17 +16,25 @@ Chain::Chain(const OpenOptions& open_options)
       gate(options.gate ? options.gate : std::make_shared<LocalFilesGate>()),
       tables(std::make_shared<qcow2::TableCache>(options.metadata_cache_size)) {}
 
+bool Chain::holds(const Storage& storage) const {
+  const std::string identity = storage.identity();
+  return !identity.empty() && std::ranges::find(identities, identity) != identities.end();
+}
+
+void Chain::take_into_use(const Storage& storage, std::string_view twice) {
+  if (holds(storage)) throw Error(ErrorKind::invalid, fmt::format("{}: {}", printable(storage.name()), twice));
+  lock_for_use(storage, options.beside_writers);
+  identities.push_back(storage.identity());
+}
+
 std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain,
                                   std::string_view driver) {
-  const std::string identity = storage->identity();
-  if (!identity.empty() && std::ranges::find(chain.identities, identity) != chain.identities.end()) {
-    throw ChainLoop(storage->name());
-  }
+  if (chain.holds(*storage)) throw ChainLoop(storage->name());
   if (chain.identities.size() >= max_backing_depth) {
     throw Error(ErrorKind::invalid, fmt::format("{}: the backing chain is longer than {} images",
                                                 printable(storage->name()), max_backing_depth));
   }
-  chain.identities.push_back(identity);
+  chain.take_into_use(*storage, "this file is in the backing chain already");
   switch (format) {
     case Format::raw:
       return std::make_shared<RawImage>(std::move(storage), origin, driver);

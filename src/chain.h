@@ -31,10 +31,17 @@ struct Chain {
   std::shared_ptr<const OpenGate> gate;
   std::shared_ptr<qcow2::TableCache> tables;
   std::vector<std::string> identities;  // of the files opened so far, see Storage::identity()
+
+  // Whether a file is one of them.
+  bool holds(const Storage& storage) const;
+
+  // Locks a file of the chain. Throws invalid, with `twice` behind its name, for one that is in the chain already;
+  // busy.
+  void take_into_use(const Storage& storage, std::string_view twice);
 };
 
-// Opens the next layer down. Throws ChainLoop for a file that is in the chain already, invalid for too long a chain.
-// `driver` is QEMU's name of it where that is not the format's.
+// Opens the next layer down, and locks it. Throws ChainLoop for a file that is in the chain already, invalid for too
+// long a chain. `driver` is QEMU's name of it where that is not the format's.
 std::shared_ptr<Image> open_layer(std::shared_ptr<Storage> storage, Format format, RawOrigin origin, Chain& chain,
                                   std::string_view driver = {});
 

@@ -79,6 +79,9 @@ class Disk {
   virtual void discard(GuestRange range);
   virtual void flush();
 
+  // Bytes, where a guest's partition tables count in sectors of a device that tells; nothing: that is to be found out.
+  virtual std::optional<uint32_t> device_sector_size() const { return std::nullopt; }
+
   // The state of a prefix of `range`, in order, without gaps: at least one extent unless the range is empty, at most
   // `max_extents` (at least 1). Call again from where it stopped. Neighbours may be in the same state.
   virtual std::vector<Extent> map(GuestRange range, size_t max_extents) const = 0;

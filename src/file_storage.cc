@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 
 #include "src/error.h"
 
@@ -42,6 +43,13 @@ struct stat status_of(int fd, const std::string& name) {
   return status;
 }
 
+// No file is larger than an off_t can tell.
+void check_file_size(const std::string& name, uint64_t offset, uint64_t length) {
+  constexpr auto largest = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
+  if (offset <= largest && length <= largest - offset) return;
+  throw system_error(EFBIG, fmt::format("{}: {} bytes at offset {}", name, length, offset));
+}
+
 // Access times stay as they were where the kernel lets us (the owner, and root): safety.md, 1.
 UniqueFd open_descriptor(const std::string& path, bool writable) {
   const int flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
@@ -64,12 +72,25 @@ FileStorage::FileStorage(UniqueFd fd, std::string name, bool writable)
     : fd_(std::move(fd)), name_(std::move(name)), writable_(writable) {
   const struct stat status = status_of(fd_.get(), name_);
   if (S_ISBLK(status.st_mode)) {
-    block_device_ = true;
-    if (::ioctl(fd_.get(), BLKGETSIZE64, &fixed_size_) != 0) throw system_error(errno, name_);
+    look_at_block_device();
   } else if (!S_ISREG(status.st_mode)) {
     throw Error(ErrorKind::invalid,
                 fmt::format("Could not open '{}': it is {}; an image is a regular file or a block device",
                             printable(name_), file_type_name(status.st_mode)));
+  }
+}
+
+void FileStorage::look_at_block_device() {
+  block_device_ = true;
+  int read_only = 0;
+  int sector = 0;
+  if (::ioctl(fd_.get(), BLKGETSIZE64, &fixed_size_) != 0 || ::ioctl(fd_.get(), BLKROGET, &read_only) != 0 ||
+      ::ioctl(fd_.get(), BLKSSZGET, &sector) != 0) {
+    throw system_error(errno, name_);
+  }
+  sector_size_ = static_cast<uint32_t>(sector);
+  if (writable_ && read_only != 0) {
+    throw Error(ErrorKind::read_only, fmt::format("{}: the block device is read-only", printable(name_)));
   }
 }
 
@@ -132,21 +153,34 @@ void FileStorage::write_zeros(HostOffset offset, uint64_t length) {
   }
 }
 
+// Of a range, the part that does not lie behind the end.
+uint64_t FileStorage::length_inside(HostOffset offset, uint64_t length) const {
+  const uint64_t end = size();
+  return offset.value() < end ? std::min(length, end - offset.value()) : 0;
+}
+
 void FileStorage::grow_to(uint64_t size) {
   if (!block_device_ && size > this->size()) truncate(size);
 }
 
+// What lies behind the end is a hole once the file is longer: only what is to take space there is written.
 void FileStorage::zero(HostOffset offset, uint64_t length, bool keep_space) {
-  if (!zero_at_once(offset, length, keep_space)) write_zeros(offset, length);
+  check_file_size(name_, offset.value(), length);
+  if (zero_at_once(offset, length, keep_space)) return;
+  write_zeros(offset, keep_space || block_device_ ? length : length_inside(offset, length));
+  grow_to(offset.value() + length);
 }
 
 bool FileStorage::zero_at_once(HostOffset offset, uint64_t length, bool keep_space) {
   check_writable();
   forget_data();
   if (length == 0) return true;
+  check_file_size(name_, offset.value(), length);
   const auto start = static_cast<off_t>(offset.value());
   const auto count = static_cast<off_t>(length);
-  if (!keep_space && ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, count) == 0) {
+  const auto inside = static_cast<off_t>(block_device_ ? length : length_inside(offset, length));
+  if (!keep_space &&
+      (inside == 0 || ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, inside) == 0)) {
     grow_to(offset.value() + length);
     return true;
   }
@@ -186,6 +220,7 @@ void FileStorage::truncate(uint64_t size) {
     throw Error(ErrorKind::no_space,
                 fmt::format("{}: a device of {} bytes cannot grow to {}", name_, fixed_size_, size));
   }
+  check_file_size(name_, 0, size);
   if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
     throw system_error(errno, fmt::format("{}: changing the size to {}", name_, size));
   }
@@ -203,7 +238,9 @@ void FileStorage::extend(uint64_t size) {
 
 void FileStorage::flush_now() {
   if (!writable_ || !flushes_) return;
-  if (::fdatasync(fd_.get()) != 0) throw system_error(errno, fmt::format("{}: flushing", name_));
+  while (::fdatasync(fd_.get()) != 0) {
+    if (errno != EINTR) throw system_error(errno, fmt::format("{}: flushing", name_));
+  }
 }
 
 std::optional<uint64_t> FileStorage::known_data_behind(uint64_t offset) const {

@@ -27,6 +27,7 @@ class FileStorage final : public Storage {
   uint64_t size() const override;
   uint64_t allocated_size() const override;
   bool can_grow() const override { return !block_device_; }
+  uint32_t device_sector_size() const override { return sector_size_; }
   size_t read(HostOffset offset, std::span<std::byte> buffer) const override;
   void write(HostOffset offset, std::span<const std::byte> data) override;
   void zero(HostOffset offset, uint64_t length, bool keep_space) override;
@@ -47,6 +48,8 @@ class FileStorage final : public Storage {
  private:
   void check_writable() const;
   void write_zeros(HostOffset offset, uint64_t length);
+  void look_at_block_device();
+  uint64_t length_inside(HostOffset offset, uint64_t length) const;
   void grow_to(uint64_t size);
   std::optional<uint64_t> known_data_behind(uint64_t offset) const;
   void remember_data(uint64_t start, uint64_t end) const;
@@ -57,7 +60,8 @@ class FileStorage final : public Storage {
   bool writable_;
   bool block_device_ = false;
   bool flushes_ = true;
-  uint64_t fixed_size_ = 0;  // bytes, of a block device
+  uint64_t fixed_size_ = 0;   // bytes, of a block device
+  uint32_t sector_size_ = 0;  // the same
 
   // Where extent_at() last found data without a hole: tmpfs looks at each of its pages to find its end. What others
   // punch into it meanwhile reads as zeros all the same.

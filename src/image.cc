@@ -14,7 +14,7 @@ namespace drydock {
 std::shared_ptr<Storage> Image::open_storage(const std::string& path, const OpenOptions& options) {
   if (is_remote_name(path)) return open_remote(options.remote.get(), path, options.writable);
   auto file = FileStorage::open(local_path(path), options.writable);
-  if (options.writable) lock_for_writing(*file);
+  lock_for_use(*file, options.beside_writers);
   return file;
 }
 

@@ -38,6 +38,7 @@ struct OpenOptions {
   ProbeRule probe_rule = ProbeRule::refuse_all_foreign;
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
+  bool beside_writers = false;             // another process may write to what is only read: it is in motion then
   bool scratch = false;                    // with `writable`: changes go to a private file, and are gone with the image
   std::function<UniqueFd()> scratch_file;  // opens that file, nameless; null: a new one in scratch_folder()
   bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
@@ -73,7 +74,7 @@ class Image {
   // `path` is the user's own word: any local path, opened as it stands, or a remote name.
   static std::shared_ptr<Image> open(const std::string& path, const OpenOptions& options);
 
-  // What `path` names, without a look at what is in it; locked against other writers where options.writable.
+  // What `path` names, without a look at what is in it; locked as QEMU does, for writing or against writers.
   static std::shared_ptr<Storage> open_storage(const std::string& path, const OpenOptions& options);
 
   // The image in any storage, which decides whether it is writable; `options.format` must say in which format it is.

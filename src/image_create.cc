@@ -28,7 +28,8 @@ std::string data_file_path(const std::string& path, const std::string& data_file
 }
 
 std::string detected_format(const std::string& path, const ImageCreateOptions& options) {
-  const auto image = Image::open(path, {.metadata_only = true, .gate = options.gate, .remote = options.remote});
+  const auto image = Image::open(
+      path, {.beside_writers = true, .metadata_only = true, .gate = options.gate, .remote = options.remote});
   return std::string(format_name(image->format()));
 }
 
@@ -55,7 +56,8 @@ std::shared_ptr<const Image> open_backing(const std::string& path, const ImageCr
   const std::string& named = *options.qcow2.backing_format;
   const std::optional<Format> format = format_of_driver(named);
   if (!format) throw_invalid(fmt::format("Unknown driver '{}'", printable(named)));
-  OpenOptions reading{.format = format, .gate = options.gate, .remote = options.remote};
+  // What matters of it is its size.
+  OpenOptions reading{.format = format, .beside_writers = true, .gate = options.gate, .remote = options.remote};
   if (is_file_driver(named)) reading.driver = named;
   return Image::open(path, reading);
 } catch (const Error& error) {
@@ -103,7 +105,7 @@ qcow2::CreateOptions qcow2_options(const ImageCreateOptions& options) {
 }
 
 std::vector<std::string> create_raw(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(options.place.empty() ? path : options.place, path, options.remote.get());
+  NewFile file(path, options.place, options.remote.get());
   const uint64_t size = round_up(*options.size, sector_size);
   if (!file.storage()->can_grow()) {
     if (options.preallocation != Preallocation::off) {
@@ -131,14 +133,14 @@ std::vector<std::string> create_raw(const std::string& path, const ImageCreateOp
 }
 
 std::vector<std::string> create_qcow2(const std::string& path, const ImageCreateOptions& options) {
-  NewFile file(options.place.empty() ? path : options.place, path, options.remote.get());
+  NewFile file(path, options.place, options.remote.get());
   std::optional<NewFile> data;
   if (options.qcow2.data_file) {
     const std::string data_path = data_file_path(path, *options.qcow2.data_file);
     if (same_file(path, data_path))
       throw_invalid("Error: Trying to create an image with the same filename as its data file");
     if (is_remote_name(data_path)) throw_invalid("Error: the external data file must be a local one");
-    data.emplace(data_path, data_path, nullptr);
+    data.emplace(data_path, "", nullptr);
   }
   std::vector<std::string> warnings = file.empty(options.hints);
   if (data) {

@@ -5,8 +5,8 @@
 //     ImageCreateOptions options{.format = Format::qcow2, .size = 10 << 30};
 //     create_image("guest.qcow2", options);
 //
-// An existing file is made anew; its contents are lost only after everything that can be known beforehand was found to
-// be in order. A creation that fails leaves no new file behind.
+// An existing file is replaced when the new one is whole, and stays as it was where that fails or is interrupted: see
+// PartFile. The same goes for an external data file.
 
 #pragma once
 

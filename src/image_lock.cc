@@ -42,8 +42,8 @@ struct flock byte_lock(short type, off_t byte) {
   return lock;
 }
 
-void take(const FileStorage& file, off_t byte) {
-  struct flock lock = byte_lock(F_RDLCK, byte);
+void set(const FileStorage& file, short type, off_t byte) {
+  struct flock lock = byte_lock(type, byte);
   if (::fcntl(file.descriptor(), F_OFD_SETLK, &lock) != 0) {
     throw system_error(errno, fmt::format("{}: locking byte {}", printable(file.name()), byte));
   }
@@ -56,6 +56,8 @@ bool held_by_others(const FileStorage& file, off_t byte) {
   }
   return lock.l_type != F_UNLCK;
 }
+
+void take(const FileStorage& file, off_t byte) { set(file, F_RDLCK, byte); }
 
 bool has_lock(const fs::path& fdinfo) {
   std::ifstream info(fdinfo);
@@ -73,22 +75,25 @@ std::string command_name(const std::string& pid) {
   return printable(name);
 }
 
-// "process 1234 (qemu-system-x86)" for each process that holds a lock on the file; those of other users stay unseen.
+// "process 1234 (qemu-system-x86)" for each process that holds a lock on the file, this one with another descriptor;
+// those of other users stay unseen.
 std::vector<std::string> holders(const FileStorage& file) {
   std::vector<std::string> found;
   std::error_code ignored;
   for (const auto& process : fs::directory_iterator("/proc", ignored)) {
     const std::string pid = process.path().filename().string();
-    if (!std::ranges::all_of(pid, [](char c) { return c >= '0' && c <= '9'; }) || pid == std::to_string(::getpid()))
-      continue;
+    if (!std::ranges::all_of(pid, [](char c) { return c >= '0' && c <= '9'; })) continue;
+    const bool ours = pid == std::to_string(::getpid());
     for (const auto& fd : fs::directory_iterator(process.path() / "fd", ignored)) {
       struct stat status {};
-      if (::stat(fd.path().c_str(), &status) != 0 ||
+      if ((ours && fd.path().filename() == std::to_string(file.descriptor())) ||
+          ::stat(fd.path().c_str(), &status) != 0 ||
           fmt::format("{}:{}", status.st_dev, status.st_ino) != file.identity() ||
           !has_lock(process.path() / "fdinfo" / fd.path().filename())) {
         continue;
       }
-      found.push_back(fmt::format("process {} ({})", pid, command_name(pid)));
+      found.push_back(ours ? "this command itself, as an image or a file below one"
+                           : fmt::format("process {} ({})", pid, command_name(pid)));
       break;
     }
   }
@@ -124,6 +129,23 @@ void take_locks(const FileStorage& file, std::span<const int> used, std::string_
 }
 
 }  // namespace
+
+void lock_for_use(const Storage& storage, bool beside_writers) {
+  const auto* file = dynamic_cast<const FileStorage*>(&storage);
+  if (file == nullptr) return;
+  if (file->writable()) {
+    lock_for_writing(*file);
+  } else if (!beside_writers) {
+    lock_against_writers(*file);
+  }
+}
+
+void give_up_locks(const Storage& storage) {
+  const auto* file = dynamic_cast<const FileStorage*>(&storage);
+  if (file == nullptr) return;
+  for (const int permission : writers_use) set(*file, F_UNLCK, used_base + permission);
+  for (const int permission : not_shared) set(*file, F_UNLCK, not_shared_base + permission);
+}
 
 void lock_for_writing(const FileStorage& file) {
   take_locks(file, writers_use, "it can only be read (commands on images: with --force-share)");

@@ -31,6 +31,11 @@ class LockError final : public Error {
   std::string lock_;
 };
 
+// Every file that is opened for use passes here: takes the locks that go with how `storage` was opened. One that is
+// read is locked against writers, unless the user has it read `beside_writers`. Nothing happens to what is no local
+// file. Throws LockError.
+void lock_for_use(const Storage& storage, bool beside_writers);
+
 // Takes the locks of a program that writes to an image, on the descriptor of `file`: they go when the file is closed.
 // Throws LockError where another process reads (and minds) or writes the image; the message names it where /proc tells.
 void lock_for_writing(const FileStorage& file);
@@ -38,5 +43,8 @@ void lock_for_writing(const FileStorage& file);
 // Takes the locks of a program that reads an image and wants nobody to write to it meanwhile, on the descriptor of
 // `file`. Throws LockError where another process writes it.
 void lock_against_writers(const FileStorage& file);
+
+// Gives up the locks that were taken on the descriptor of `storage`, which stays open.
+void give_up_locks(const Storage& storage);
 
 }  // namespace drydock

@@ -8,7 +8,6 @@
 
 #include <array>
 #include <cerrno>
-#include <filesystem>
 
 #include "src/error.h"
 #include "src/file_storage.h"
@@ -40,45 +39,20 @@ bool set_extent_size(int fd, uint64_t bytes) {
   return ::ioctl(fd, FS_IOC_FSSETXATTR, &attributes) == 0;
 }
 
-// Makes the directory entry of `path` survive a power cut. Filesystems that cannot flush a directory need no flush.
-void flush_name(const std::string& path) {
-  const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  const UniqueFd folder(::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder && ::fsync(folder.get()) != 0 && errno == EIO) throw system_error(EIO, printable(parent.string()));
-}
-
 }  // namespace
 
-NewFile::NewFile(std::string path, std::string name, const RemoteOpener* remote)
-    : path_(std::move(path)), name_(std::move(name)) {
-  if (is_remote_name(path_)) {
-    storage_ = open_remote(remote, path_, true);
-  } else {
-    open_or_create();
+NewFile::NewFile(const std::string& name, const std::string& place, const RemoteOpener* remote) : name_(name) {
+  if (is_remote_name(name)) {
+    storage_ = open_remote(remote, name, true);
+    return;
   }
-}
-
-void NewFile::open_or_create() {
-  UniqueFd fd(::open(path_.c_str(), open_flags));
-  if (!fd && errno != ENOENT) fail_to_create(name_);
-  if (!fd) {
-    fd.reset(::open(path_.c_str(), open_flags | O_CREAT | O_EXCL, new_file_mode));
-    if (!fd) fail_to_create(name_);
-    created_ = true;
-  }
+  if (place.empty()) part_.emplace(name);
+  const std::string& path = part_ ? part_->file() : place;
+  UniqueFd fd(::open(path.c_str(), open_flags));
+  if (!fd) fail_to_create(name_);
   const auto file = std::make_shared<FileStorage>(std::move(fd), name_, true);
-  try {
-    lock_for_writing(*file);
-  } catch (const Error&) {
-    // Somebody else opened it between these two lines: it is theirs now.
-    created_ = false;
-    throw;
-  }
+  lock_for_writing(*file);
   storage_ = file;
-}
-
-NewFile::~NewFile() {
-  if (created_ && !kept_) ::unlink(path_.c_str());
 }
 
 std::vector<std::string> NewFile::empty(const FileHints& hints) {
@@ -98,8 +72,7 @@ std::vector<std::string> NewFile::empty(const FileHints& hints) {
 
 void NewFile::keep() {
   storage_->flush();
-  if (created_) flush_name(path_);
-  kept_ = true;
+  if (part_) part_->take_name(storage_->descriptor(), true);
 }
 
 }  // namespace drydock

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// NewFile: a file that is being made, or made anew, and goes away again unless that succeeds.
+// NewFile: a file of an image that is being made, or made anew, and goes away again unless that succeeds: what was
+// there before stays until it is whole (PartFile).
 //
-// Nothing of an existing file changes before empty(): whoever makes several files opens them all first. Not
-// thread-safe.
+// Whoever makes several files opens them all first. Not thread-safe.
 
 #pragma once
-
-#include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
@@ -15,12 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "src/part_file.h"
 #include "src/remote.h"
 #include "src/storage.h"
 
 namespace drydock {
-
-inline constexpr mode_t new_file_mode = 0644;  // for its owner to write, for all to read
 
 // What a filesystem may do for a file of images; for those that cannot, it is only a hint.
 struct FileHints {
@@ -31,14 +28,10 @@ struct FileHints {
 
 class NewFile {
  public:
-  // Opens the file or block device at `path`, or creates a file there (for its owner to write, for all to read), and
-  // takes a writer's locks. Messages call it `name`. Throws busy where another process uses it, or as the operating
-  // system says. With a remote name opens what has it, through `remote`.
-  NewFile(std::string path, std::string name, const RemoteOpener* remote);
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  // Removes what the constructor created, unless keep() was called.
-  ~NewFile();
+  // Begins the file that is to be at the path `name`, or opens the block device there, and takes a writer's locks. With
+  // `place` it is the file there, which exists and gets its name from somebody else; "" for none. Throws busy where
+  // another process uses it, or as the operating system says. With a remote name opens what has it, through `remote`.
+  NewFile(const std::string& name, const std::string& place, const RemoteOpener* remote);
 
   const std::shared_ptr<Storage>& storage() const { return storage_; }
 
@@ -46,16 +39,13 @@ class NewFile {
   // sector of what cannot grow is overwritten, so that what follows is not taken for the image that was there.
   std::vector<std::string> empty(const FileHints& hints);
 
-  // The file has become what it was to become: returns when its contents and its name survive a power cut.
+  // The file has become what it was to become: gives it its name, and returns when contents and name survive a power
+  // cut.
   void keep();
 
  private:
-  std::string path_;
   std::string name_;
-  bool created_ = false;
-  bool kept_ = false;
-  void open_or_create();
-
+  std::optional<PartFile> part_;
   std::shared_ptr<Storage> storage_;
 };
 

@@ -21,6 +21,7 @@
 #include "src/file_storage.h"
 #include "src/image.h"
 #include "src/image_create.h"
+#include "src/part_file.h"
 
 namespace drydock {
 
@@ -40,10 +41,10 @@ class NewImage {
   // Of the creation.
   const std::vector<std::string>& warnings() const { return warnings_; }
   // Whether there is nothing under its name before finish() is called.
-  bool in_place() const { return place_.empty(); }
+  bool in_place() const { return part_->in_place(); }
 
   // The file in which it is until finish().
-  const std::string& file() const { return in_place() ? path_ : place_; }
+  const std::string& file() const { return part_->file(); }
 
   // Brings everything into the file; the image's disk refuses changes from then on.
   void close();
@@ -51,19 +52,15 @@ class NewImage {
   void finish();
 
  private:
-  void choose_place();
   std::shared_ptr<Storage> open_made(const RemoteOpener* remote) const;
-  void keep_attributes() const;
   void remove();
 
-  std::string path_;   // as given
-  std::string final_;  // where the file itself is, symlinks resolved
-  std::string place_;  // "": in place
+  std::string path_;  // as given
+  std::unique_ptr<PartFile> part_;
   std::string new_data_file_;
   bool durable_;
   bool closed_ = false;
   bool finished_ = false;
-  std::shared_ptr<FileStorage> replaced_;
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Image> image_;
   std::vector<std::string> warnings_;

@@ -29,6 +29,10 @@ class RawDisk final : public Disk {
   void flush() override { storage_->flush(); }
   // For the image: bytes, a multiple of 512; the storage has them.
   void set_size(uint64_t bytes) { size_ = bytes; }
+  std::optional<uint32_t> device_sector_size() const override {
+    const uint32_t bytes = storage_->device_sector_size();
+    return bytes == 0 ? std::nullopt : std::optional(bytes);
+  }
   std::vector<Extent> map(GuestRange range, size_t max_extents) const override;
   std::optional<FilePlace> file_place(GuestRange range) const override {
     return FilePlace{storage_.get(), HostOffset(range.start.value())};

@@ -47,6 +47,9 @@ class Storage {
   // False for a block device or an export, whose size is given.
   virtual bool can_grow() const { return true; }
 
+  // Bytes, of a block device: the smallest part that it reads or writes. 0 where there is no such thing.
+  virtual uint32_t device_sector_size() const { return 0; }
+
   // Reads at `offset` into `buffer`; returns how many bytes there were, fewer than asked only at the end.
   virtual size_t read(HostOffset offset, std::span<std::byte> buffer) const = 0;
 

@@ -113,6 +113,7 @@ int check_and_repair(const Invocation& invocation, const std::string& path, Stor
 int restore(const Invocation& invocation, const std::string& path) {
   if (invocation.options.has("repair")) usage_error("--undo-restore and --repair exclude each other");
   const auto undo_file = FileStorage::open(*invocation.options.value("undo-restore"), true);
+  lock_for_use(*undo_file, false);
   const auto image = Image::open_storage(path, {.writable = true, .remote = remote_opener_for(invocation)});
   const qcow2::UndoSummary summary = qcow2::restore_from_undo_file(*undo_file, *image);
   if (!invocation.options.has("quiet")) {
@@ -136,9 +137,9 @@ int run_check(Invocation& invocation) {
     const ImageDescription described = describe_image(invocation, invocation.arguments[0], repairing);
     const std::string& path = described.filename;
     if (options.has("undo-restore")) return restore(invocation, path);
-    const auto image = Image::open_storage(path, {.writable = repairing, .remote = remote_opener_for(invocation)});
-    const auto* file = dynamic_cast<const FileStorage*>(image.get());
-    if (file != nullptr && !repairing && !options.has("force-share")) lock_against_writers(*file);
+    const auto image = Image::open_storage(
+        path,
+        {.writable = repairing, .beside_writers = options.has("force-share"), .remote = remote_opener_for(invocation)});
     const Format format = described.format ? *described.format : probe_format(*image, probe_rule(invocation));
     if (repairing && !described.format) warn_of_guess(invocation, path, format);
     if (format != Format::qcow2) {

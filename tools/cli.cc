@@ -337,6 +337,7 @@ int run_main(const std::vector<std::string>& argv) {
   take_name(argv);
   std::ios::sync_with_stdio(false);
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, reported like any other
+  std::signal(SIGXFSZ, SIG_IGN);  // so is one that a file is too large for: EFBIG
   Streams streams{std::cin, std::cout, std::cerr};
   return run_program(argv, streams);
 }

@@ -8,7 +8,6 @@
 
 #include "src/copy/rate_limit.h"
 #include "src/error.h"
-#include "src/file_storage.h"
 #include "src/image_lock.h"
 #include "src/qcow2/qcow2_image.h"
 #include "tools/cache_mode.h"
@@ -57,12 +56,12 @@ size_t find_base(const Layers& chain, const std::optional<std::string>& word) {
 // The layer `index` once more, for writing. What its overlay names has passed the gate, and passes it again.
 std::shared_ptr<Image> open_base(const Layers& chain, size_t index, OpenOptions options) {
   const Image& overlay = *chain[index - 1];
+  give_up_locks(chain[index]->storage());  // which was to be read alone until now
   const auto storage =
       options.gate->open({*header_of(overlay).backing_file, overlay.path(), FileRole::backing_file}, true);
   if (storage->identity() != chain[index]->storage().identity()) {
     throw Error(ErrorKind::busy, fmt::format("{}: was exchanged meanwhile", printable(storage->name())));
   }
-  if (const auto* file = dynamic_cast<const FileStorage*>(storage.get())) lock_for_writing(*file);
   options.writable = true;
   options.format = chain[index]->format();
   return Image::open(storage, options);
@@ -103,7 +102,6 @@ int run_commit(Invocation& invocation) {
     progress.when_interrupted("the image still has all of its data, its base a part of that; run it again");
     progress.begin(top->virtual_size());
     warn_of_snapshots(invocation, *top);
-    lock_layers(invocation, chain[1], chain[depth].get());
     const auto base = open_base(chain, depth, options);
     write_into(progress, limit, *top, depth, *base);
     if (!keep) dynamic_cast<qcow2::Qcow2Image&>(*top).make_empty();

@@ -212,8 +212,11 @@ void close(const ConvertRequest& request, const Target& target) {
 
 // Before a new image gets its name.
 void verify(const ConvertRequest& request, const Disk& source, const Target& target, Progress& progress) {
-  const auto written = Image::open(
-      target.file(), {.format = target.image().format(), .gate = target.gate, .remote = request.source_options.remote});
+  // Its writer, closed by now, is this command.
+  const auto written = Image::open(target.file(), {.format = target.image().format(),
+                                                   .beside_writers = true,
+                                                   .gate = target.gate,
+                                                   .remote = request.source_options.remote});
   const SliceDisk copy(written->disk(), {GuestOffset(0), source.size()});
   progress.begin(source.size());
   const std::optional<Difference> difference =
@@ -232,8 +235,10 @@ void verify(const ConvertRequest& request, const Disk& source, const Target& tar
 void print_json(const Invocation& invocation, const ConvertRequest& request, const Target& target, uint64_t size) {
   if (!wants_json(invocation.options)) return;
   const std::string& file = target.fresh ? request.target : target.existing_file;
-  const auto image = Image::open(
-      file, {.format = target.image().format(), .metadata_only = true, .remote = request.source_options.remote});
+  const auto image = Image::open(file, {.format = target.image().format(),
+                                        .beside_writers = true,
+                                        .metadata_only = true,
+                                        .remote = request.source_options.remote});
   nlohmann::json result = image_info_json(*image);
   result["converted-bytes"] = size;
   result["verified"] = request.verify;

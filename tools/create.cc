@@ -76,7 +76,8 @@ void create(Invocation& invocation, Format format, OptionString& given) {
     tell_within(error, path, printable(path), invocation.as_incumbent);
   }
   if (json) {
-    const auto image = Image::open(path, {.format = format, .metadata_only = true, .remote = options.remote});
+    const auto image =
+        Image::open(path, {.format = format, .beside_writers = true, .metadata_only = true, .remote = options.remote});
     invocation.io.out << qemu_json(image_info_json(*image)) << '\n';
   }
 }

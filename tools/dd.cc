@@ -106,8 +106,8 @@ int run_dd(Invocation& invocation) {
   target.finish();
   progress.finish();
   if (json) {
-    const auto written =
-        Image::open(request.output, {.format = format, .metadata_only = true, .remote = options.remote});
+    const auto written = Image::open(
+        request.output, {.format = format, .beside_writers = true, .metadata_only = true, .remote = options.remote});
     invocation.io.out << qemu_json(image_info_json(*written)) << '\n';
   }
   return 0;

@@ -15,6 +15,7 @@
 #include "src/unique_fd.h"
 #include "src/views.h"
 #include "tools/commands.h"
+#include "tools/output_format.h"
 
 namespace drydock::cli {
 
@@ -69,6 +70,10 @@ std::function<timespec()> modification_time_of(const std::shared_ptr<const Image
 void serve(const Invocation& invocation, const std::string& directory, const ReadyCallback& ready) {
   const std::string& path = invocation.arguments[0];
   OpenOptions open_options = parse_open_options(invocation.options);
+  open_options.beside_writers = invocation.options.has("force-share");
+  if (open_options.beside_writers && invocation.options.has("rw")) {
+    throw_invalid("force-share=on can only be used with read-only images");
+  }
   open_options.scratch = invocation.options.has("snapshot");
   open_options.writable = invocation.options.has("rw") || open_options.scratch;
 
@@ -114,6 +119,7 @@ const Command& export_command() {
                           {0, "rw", "", "let the files be written to"},
                           {0, "snapshot", "", "let them be written to; the changes are gone at the end"},
                           {0, "foreground", "", "serve until unmounted or interrupted, instead of in the background"},
+                          force_share_option(),
                           {0, "allow-other", "", "let other users see the files, too"},
                       }),
       .run = run_export,

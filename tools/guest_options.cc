@@ -22,6 +22,7 @@ std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& dri
   OpenOptions options;
   options.format = drive.format;
   options.writable = writable;
+  options.beside_writers = !writable;  // a guest may be looked at while it runs
   options.scratch = invocation.options.has("snapshot");
   if (const auto format = invocation.options.value("backing-format")) options.backing_format = parse_format(*format);
   options.remote = remote_opener_for(invocation);

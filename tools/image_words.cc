@@ -93,17 +93,6 @@ std::shared_ptr<Image> open_file(const Invocation& invocation, const std::string
   return image;
 }
 
-// As QEMU does it: what is read, no other process may write to meanwhile, unless the user says that it may.
-template <class Open>
-std::shared_ptr<Image> open_shared(const Invocation& invocation, const std::string& word, const OpenOptions& options,
-                                   const Open& open) {
-  return told_in_its_words(invocation, word, [&] {
-    std::shared_ptr<Image> image = open();
-    if (!options.writable) lock_layers(invocation, image);
-    return image;
-  });
-}
-
 Format format_named(const Invocation& invocation, const std::string& name) {
   const auto format = format_of_driver(name);
   if (format) return *format;
@@ -140,6 +129,7 @@ OpenOptions read_image_options(const Invocation& invocation) {
     throw Error(ErrorKind::invalid, "--image-opts and --format are mutually exclusive");
   }
   OpenOptions options = parse_chain_options(words);
+  options.beside_writers = words.has("force-share");
   add_access(invocation, options);
   return options;
 }
@@ -165,7 +155,7 @@ ImageDescription read_image_opts(const Invocation& invocation, const std::string
 
 std::shared_ptr<Image> open_image(const Invocation& invocation, const std::string& word, const OpenOptions& options) {
   if (invocation.options.has("image-opts") || (is_json_name(word) && !options.format)) {
-    return open_shared(invocation, word, options, [&] {
+    return told_in_its_words(invocation, word, [&] {
       const ImageDescription description = describe_image(invocation, word, options.writable);
       try {
         return open_described(description, options);
@@ -180,7 +170,7 @@ std::shared_ptr<Image> open_image(const Invocation& invocation, const std::strin
 
 std::shared_ptr<Image> open_image_file(const Invocation& invocation, const std::string& path,
                                        const std::optional<std::string>& format, const OpenOptions& options) {
-  return open_shared(invocation, path, options, [&] {
+  return told_in_its_words(invocation, path, [&] {
     if (path.empty()) throw Error(ErrorKind::invalid, "The 'file' block driver requires a file name");
     OpenOptions complete = options;
     if (format) {
@@ -208,11 +198,8 @@ void refuse_force_share(const Invocation& invocation, const std::string& word) {
                     [] { throw Error(ErrorKind::invalid, "force-share=on can only be used with read-only images"); });
 }
 
-void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end) {
-  if (invocation.options.has("force-share")) return;
-  for (; layer && layer.get() != end; layer = layer->backing()) {
-    if (const auto* file = dynamic_cast<const FileStorage*>(&layer->storage())) lock_against_writers(*file);
-  }
+void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer) {
+  for (; layer; layer = layer->backing()) lock_for_use(layer->storage(), invocation.options.has("force-share"));
 }
 
 std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, const Storage& image) {
@@ -222,7 +209,6 @@ std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, cons
   Chain chain(options);
   chain.identities.push_back(image.identity());
   auto below = qcow2::open_backing_file(header, image.name(), chain);
-  lock_layers(invocation, below);
   return below;
 }
 

@@ -48,9 +48,9 @@ void warn_of(const Invocation& invocation, const Image& image);
 // For commands that are about to write to `word`: throws invalid with -U, which would share it with its other users.
 void refuse_force_share(const Invocation& invocation, const std::string& word);
 
-// Sees to it that nobody writes to `layer` and what is below it, down to `end` (null: to the chain's end), while they
-// are open; not with -U. Throws busy. For work whose result rests on what they hold.
-void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer, const Image* end = nullptr);
+// Sees to it that nobody writes to `layer` and what is below it while they are open; not with -U. Throws busy. For
+// those that were opened beside_writers.
+void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer);
 
 // What qemu-img opens, and locks, below a qcow2 image before it does anything, for a command that needs nothing of it
 // but fails where it fails. A backing file whose format is not recorded is opened for its name alone. To be kept until

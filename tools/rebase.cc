@@ -76,6 +76,7 @@ std::shared_ptr<Image> open_new_backing(const RebaseRequest& request, const Open
   if (!request.backing) return nullptr;
   OpenOptions reading = options;
   reading.writable = false;
+  reading.beside_writers = true;  // until it is known that the image is not below itself: see lock_layers()
   reading.format = format_of_driver(*request.format);
   reading.driver = is_file_driver(*request.format) ? *request.format : "";
   const std::string path = resolve_name({*request.backing, request.image, FileRole::backing_file});
@@ -127,7 +128,6 @@ void rebase_safely(const Invocation& invocation, const RebaseRequest& request, O
   const auto below = open_new_backing(request, options);
   check_no_loop(overlay, below.get());
   warn_of_snapshots(invocation, overlay);
-  lock_layers(invocation, image->backing());
   lock_layers(invocation, below);
   take_in(invocation, request, overlay, below.get());
   image->close();

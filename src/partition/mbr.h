@@ -42,8 +42,9 @@ struct BootRecord {
 // Nothing where the sector does not end in 55AA or lies past the end of the disk.
 std::optional<BootRecord> read_boot_record(const Disk& disk, GuestOffset offset);
 
-// An MBR does not say what its sectors are. 4096 where partitions (at least one) are recognised by their content when
-// counted so, more of them than with 512, and all of them fit; else 512.
+// An MBR does not say what its sectors are: those of the device where that tells, as for Linux. Else 4096 where
+// partitions (at least one) are recognised by their content when counted so, more of them than with 512, and all of
+// them fit; else 512.
 uint32_t find_mbr_sector_size(const Disk& disk, const BootRecord& record);
 
 // Adds the partitions of `record`, found in the disk's first sector, to `builder`.

@@ -144,7 +144,7 @@ void Qcow2Image::check_snapshot_tables() const {
                           printable(path()), max_l1_bytes_per_file_byte));
 }
 
-void Qcow2Image::open_data_file(const Chain& chain) {
+void Qcow2Image::open_data_file(Chain& chain) {
   if (!header().has_data_file()) return;
   if (!header().data_file) {
     throw Error(ErrorKind::invalid,
@@ -152,6 +152,9 @@ void Qcow2Image::open_data_file(const Chain& chain) {
   }
   layer_->data_storage =
       chain.gate->open({*header().data_file, path(), FileRole::data_file}, layer_->storage->writable());
+  chain.take_into_use(*layer_->data_storage,
+                      fmt::format("is the data file of '{}', and an image of its chain or a data file there as well",
+                                  printable(path())));
 }
 
 std::shared_ptr<const Image> open_backing_file(const Header& header, const std::string& path, Chain& chain) {

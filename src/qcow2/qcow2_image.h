@@ -89,7 +89,7 @@ class Qcow2Image final : public Image {
   void grow(uint64_t size, Preallocation preallocation);
   void grow_l1(uint64_t size);
   void clear_last_cluster_tail(uint64_t size);
-  void open_data_file(const Chain& chain);
+  void open_data_file(Chain& chain);
   void check_refcount_blocks() const;
   void check_snapshot_tables() const;
 

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -48,6 +49,26 @@ std::string lower(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
+
+// A loop device over a file; root's.
+class LoopDevice {
+ public:
+  explicit LoopDevice(const std::string& file, const std::vector<std::string>& options) {
+    std::vector<std::string> words{"losetup", "--show", "-f"};
+    words.insert(words.end(), options.begin(), options.end());
+    words.push_back(file);
+    path_ = run_ok(words);
+    path_.resize(path_.find('\n'));
+  }
+  LoopDevice(const LoopDevice&) = delete;
+  LoopDevice& operator=(const LoopDevice&) = delete;
+  ~LoopDevice() { test::run({"losetup", "-d", path_}); }
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
 
 class Partitions : public testing::Test {
  protected:
@@ -293,6 +314,24 @@ TEST_F(Partitions, a_partitioned_qcow2_image_is_shown_as_views) {
   std::vector<std::string> names;
   for (const View& view : list_views(*Image::open(image, {})).views) names.push_back(view.name);
   EXPECT_THAT(names, ElementsAre("disk", "p1", "p5", "snapshots/before%2F..%2Fupgrade", "snapshots/%2E."));
+}
+
+TEST_F(Partitions, of_a_block_device_its_sector_size_rules_how_the_mbr_is_read) {
+  sfdisk("label: dos\nstart=8, size=800, type=83\n");
+  const LoopDevice device(path_, {"--sector-size", "4096"});
+  const RawDisk disk(FileStorage::open(device.path(), false), RawOrigin::given);
+  const PartitionTable table = read_partition_table(disk);
+  ASSERT_EQ(table.partitions.size(), 1U);
+  EXPECT_EQ(table.sector_size, 4096U);
+  EXPECT_EQ(table.partitions[0].range.start, GuestOffset(8 * 4096));
+  EXPECT_EQ(table.partitions[0].range.length, 800U * 4096);
+}
+
+TEST_F(Partitions, safety_2_a_block_device_that_is_read_only_is_refused_for_writing) {
+  const LoopDevice device(path_, {"--read-only"});
+  const Error error = test::error_of([&] { FileStorage::open(device.path(), true); });
+  EXPECT_EQ(error.errno_value(), EROFS);
+  EXPECT_NO_THROW(FileStorage::open(device.path(), false));
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ class RationedStorage final : public Storage {
   }
   void discard(HostOffset, uint64_t) override {}
   void truncate(uint64_t size) override { below_.truncate(size); }
-  void flush() override {}
+  void flush_now() override {}
   StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, false}; }
 
  private:

@@ -5,10 +5,16 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cerrno>
+#include <filesystem>
+
 #include "src/file_storage.h"
+#include "src/image.h"
+#include "src/image_create.h"
 #include "src/memory_storage.h"
 #include "src/raw_disk.h"
 #include "src/slice_disk.h"
+#include "tests/support/no_fallocate.h"
 #include "tests/support/qcow2_bytes.h"
 #include "tests/support/support.h"
 
@@ -59,6 +65,53 @@ TEST(file_storage, what_it_is_extended_by_reads_as_zeros) {
   EXPECT_EQ(test::read_file(path), expected);
   storage->extend(1 << 20);
   EXPECT_EQ(storage->size(), 1U << 20);
+}
+
+// Where the filesystem has no fallocate(2), space behind the end of a file is made by its size alone.
+TEST(file_storage, space_behind_the_end_is_never_written_as_zeros) {
+  const test::TempDir dir;
+  const test::NoFallocate without;
+  constexpr uint64_t size = 64 * test::mib;
+  constexpr uint64_t little = test::mib;
+  test::write_file(dir.file("disk.raw"), "");
+  const auto storage = FileStorage::open(dir.file("disk.raw"), true);
+  storage->write(HostOffset(0), test::random_bytes(1, 4096));
+  storage->zero(HostOffset(1024), size - 1024, false);
+  EXPECT_EQ(storage->size(), size);
+  EXPECT_LT(storage->allocated_size(), little);
+  std::vector<std::byte> expected = test::random_bytes(1, 1024);
+  expected.resize(4096);
+  std::vector<std::byte> found(4096);
+  storage->read(HostOffset(0), found);
+  EXPECT_EQ(found, expected);
+
+  for (const Preallocation mode : {Preallocation::off, Preallocation::metadata}) {
+    const std::string image = dir.file("image.qcow2");
+    create_image(image, {.format = Format::qcow2, .size = size, .preallocation = mode});
+    EXPECT_LT(FileStorage::open(image, false)->allocated_size(), little);
+  }
+  const std::string raw = dir.file("image.raw");
+  create_image(raw, {.size = size});
+  Image::open(raw, {.format = Format::raw, .writable = true})->resize(2 * size, Preallocation::off);
+  EXPECT_EQ(FileStorage::open(raw, false)->size(), 2 * size);
+  EXPECT_LT(FileStorage::open(raw, false)->allocated_size(), little);
+}
+
+TEST(file_storage, a_size_that_no_file_can_have_is_refused_before_anything_is_written) {
+  const test::TempDir dir;
+  const std::string path = dir.file("disk.raw");
+  test::write_file(path, "x");
+  const auto storage = FileStorage::open(path, true);
+  for (const bool keep_space : {false, true}) {
+    EXPECT_EQ(test::error_of([&] { storage->zero(HostOffset(0), uint64_t{1} << 63, keep_space); }).errno_value(),
+              EFBIG);
+  }
+  EXPECT_EQ(test::error_of([&] { storage->truncate(uint64_t{1} << 63); }).errno_value(), EFBIG);
+  EXPECT_EQ(storage->size(), 1U);
+  const std::string image = dir.file("image.raw");
+  const Error error = test::error_of([&] { create_image(image, {.size = INT64_MAX}); });
+  EXPECT_EQ(error.errno_value(), EFBIG);
+  EXPECT_FALSE(std::filesystem::exists(image));
 }
 
 TEST(raw_disk, rounds_its_size_up_and_reads_zeros_past_the_end) {

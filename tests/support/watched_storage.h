@@ -57,7 +57,7 @@ class WatchedStorage final : public Storage {
     tell(Operation::truncate, HostOffset(size), 0);
     storage_->truncate(size);
   }
-  void flush() override {
+  void flush_now() override {
     tell(Operation::flush, {}, 0);
     storage_->flush();
   }

@@ -31,10 +31,11 @@ class NullStorage final : public Storage {
   bool zero_at_once(HostOffset, uint64_t, bool) override { return true; }
   void discard(HostOffset, uint64_t) override {}
   void truncate(uint64_t size) override;
-  void flush() override {}
   StorageExtent extent_at(HostOffset, uint64_t limit) const override { return {limit, true}; }
 
  private:
+  void flush_now() override {}
+
   std::string name_;
   uint64_t size_;
   bool writable_;

@@ -114,6 +114,36 @@ TEST(file_storage, a_size_that_no_file_can_have_is_refused_before_anything_is_wr
   EXPECT_FALSE(std::filesystem::exists(image));
 }
 
+TEST(new_file, what_was_there_stays_until_the_new_image_is_whole) {
+  const test::TempDir dir;
+  const std::string image = dir.file("image.qcow2");
+  const std::string data = dir.file("data");
+  test::write_file(image, "image");
+  test::write_file(data, "data");
+  ImageCreateOptions options{
+      .format = Format::qcow2, .size = uint64_t{1} << 50, .preallocation = Preallocation::falloc};
+  options.qcow2.data_file = "data";
+  EXPECT_EQ(test::error_of([&] { create_image(image, options); }).kind(), ErrorKind::no_space);
+  EXPECT_EQ(test::read_file(image).size(), 5U);
+  EXPECT_EQ(test::read_file(data).size(), 4U);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2);
+
+  options.size = test::mib;
+  create_image(image, options);
+  EXPECT_NO_THROW(Image::open(image, {.format = Format::qcow2}));
+  EXPECT_EQ(test::read_file(data).size(), test::mib);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2);
+}
+
+TEST(new_file, a_name_that_no_file_can_have_fails_before_anything_is_made) {
+  const test::TempDir dir;
+  for (const auto& [name, error] : std::vector<std::pair<std::string, int>>{
+           {dir.file(std::string(256, 'n')), ENAMETOOLONG}, {"", ENOENT}, {dir.file("folder/"), EISDIR}}) {
+    EXPECT_EQ(test::error_of([&name = name] { create_image(name, {.size = test::mib}); }).errno_value(), error) << name;
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
+}
+
 TEST(raw_disk, rounds_its_size_up_and_reads_zeros_past_the_end) {
   auto storage = std::make_shared<MemoryStorage>(test::random_bytes(2, 1000));
   const RawDisk disk(storage, RawOrigin::given);

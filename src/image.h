@@ -84,6 +84,8 @@ class Image {
   // What the user, or who recorded it, calls the format: its name, or QEMU's of a driver that is raw here.
   virtual std::string_view driver() const { return format_name(format()); }
   virtual const Storage& storage() const = 0;
+  // All files of this layer: the image, and its external data file.
+  virtual std::vector<const Storage*> files() const { return {&storage()}; }
   const std::string& path() const { return storage().name(); }
   virtual uint64_t virtual_size() const = 0;
   // Bytes, a power of two: data takes space in whole units of this, which begin at its multiples. A cluster's size.

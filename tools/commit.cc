@@ -56,7 +56,7 @@ size_t find_base(const Layers& chain, const std::optional<std::string>& word) {
 // The layer `index` once more, for writing. What its overlay names has passed the gate, and passes it again.
 std::shared_ptr<Image> open_base(const Layers& chain, size_t index, OpenOptions options) {
   const Image& overlay = *chain[index - 1];
-  give_up_locks(chain[index]->storage());  // which was to be read alone until now
+  for (const Storage* file : chain[index]->files()) give_up_locks(*file);  // it was to be read alone until now
   const auto storage =
       options.gate->open({*header_of(overlay).backing_file, overlay.path(), FileRole::backing_file}, true);
   if (storage->identity() != chain[index]->storage().identity()) {

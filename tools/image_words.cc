@@ -199,7 +199,9 @@ void refuse_force_share(const Invocation& invocation, const std::string& word) {
 }
 
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer) {
-  for (; layer; layer = layer->backing()) lock_for_use(layer->storage(), invocation.options.has("force-share"));
+  for (; layer; layer = layer->backing()) {
+    for (const Storage* file : layer->files()) lock_for_use(*file, invocation.options.has("force-share"));
+  }
 }
 
 std::shared_ptr<const Image> open_chain_below(const Invocation& invocation, const Storage& image) {

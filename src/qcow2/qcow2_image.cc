@@ -144,6 +144,12 @@ void Qcow2Image::check_snapshot_tables() const {
                           printable(path()), max_l1_bytes_per_file_byte));
 }
 
+std::vector<const Storage*> Qcow2Image::files() const {
+  std::vector<const Storage*> files{layer_->storage.get()};
+  if (layer_->data_storage != layer_->storage) files.push_back(layer_->data_storage.get());
+  return files;
+}
+
 void Qcow2Image::open_data_file(Chain& chain) {
   if (!header().has_data_file()) return;
   if (!header().data_file) {

@@ -26,6 +26,7 @@ class Qcow2Image final : public Image {
   Qcow2Image(std::shared_ptr<Storage> storage, Chain& chain, std::shared_ptr<const Image> backing = nullptr);
 
   Format format() const override { return Format::qcow2; }
+  std::vector<const Storage*> files() const override;
   const Storage& storage() const override { return *layer_->storage; }
   uint64_t virtual_size() const override { return disk_ ? disk_->size() : size_in_header(); }
   uint64_t allocation_unit() const override { return layer_->header.cluster_size(); }

@@ -22,12 +22,12 @@ namespace {
 
 using test::Operation;
 
-constexpr uint64_t cluster = 64 << 10;  // bytes
+constexpr uint64_t commit_cluster = 64 << 10;  // bytes
 constexpr uint64_t page = 4096;
 
 const OpenOptions to_write{.format = Format::qcow2, .writable = true};
 
-std::shared_ptr<MemoryStorage> image_of_size(uint64_t size, uint64_t cluster_size = cluster) {
+std::shared_ptr<MemoryStorage> image_of_size(uint64_t size, uint64_t cluster_size = commit_cluster) {
   auto storage = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
   qcow2::create(*storage, {.size = size, .cluster_size = cluster_size});
   return storage;
@@ -59,30 +59,32 @@ class FullDisk {
 };
 
 TEST(qcow2_commit, safety_5_what_was_written_before_the_disk_was_full_can_be_flushed) {
-  const auto bytes = image_of_size(64 * cluster);
+  const auto bytes = image_of_size(64 * commit_cluster);
   const auto storage = std::make_shared<test::WatchedStorage>(bytes);
   FullDisk host(*bytes);
   storage->set_watcher([&](auto... what) { host.watch(what...); });
   constexpr uint64_t written = 20;
   const auto image = Image::open(storage, to_write);
   for (uint64_t i = 0; i < written; ++i) {
-    image->disk()->write(GuestOffset(i * cluster), std::vector<std::byte>(cluster, static_cast<std::byte>(i + 1)));
+    image->disk()->write(GuestOffset(i * commit_cluster),
+                         std::vector<std::byte>(commit_cluster, static_cast<std::byte>(i + 1)));
   }
   host.fill();
-  const Error error = test::error_of(
-      [&] { image->disk()->write(GuestOffset(written * cluster), std::vector<std::byte>(cluster, std::byte{1})); });
+  const Error error = test::error_of([&] {
+    image->disk()->write(GuestOffset(written * commit_cluster), std::vector<std::byte>(commit_cluster, std::byte{1}));
+  });
   EXPECT_EQ(error.errno_value(), ENOSPC);
   EXPECT_NO_THROW(image->disk()->flush());
   const auto after_crash = std::make_shared<MemoryStorage>(crash::bytes_of(*bytes), "image");
   const auto found = test::bytes_of(*Image::open(after_crash, {.format = Format::qcow2})->disk());
-  for (uint64_t i = 0; i < written; ++i) EXPECT_EQ(found[i * cluster], static_cast<std::byte>(i + 1)) << i;
+  for (uint64_t i = 0; i < written; ++i) EXPECT_EQ(found[i * commit_cluster], static_cast<std::byte>(i + 1)) << i;
   EXPECT_NO_THROW(image->close());
 }
 
 // The flush behind an L1 entry fails. The file may name the new table from then on, so the next commit must not write
 // the table in its first step, in front of the flush.
 TEST(qcow2_commit, safety_3_a_table_whose_naming_failed_is_written_as_one_that_is_named) {
-  const auto bytes = image_of_size(64 * cluster);
+  const auto bytes = image_of_size(64 * commit_cluster);
   const auto storage = std::make_shared<test::WatchedStorage>(bytes);
   const auto image = Image::open(storage, to_write);
   const HostOffset l1(load_be<uint64_t>(crash::bytes_of(*bytes), 40));
@@ -91,10 +93,10 @@ TEST(qcow2_commit, safety_3_a_table_whose_naming_failed_is_written_as_one_that_i
     if (operation == Operation::write && offset == l1) named = true;
     if (operation == Operation::flush && named) throw system_error(EIO, "the disk");
   });
-  image->disk()->write(GuestOffset(0), std::vector<std::byte>(cluster, std::byte{1}));
+  image->disk()->write(GuestOffset(0), std::vector<std::byte>(commit_cluster, std::byte{1}));
   EXPECT_THROW(image->disk()->flush(), Error);
   ASSERT_TRUE(named);
-  image->disk()->write(GuestOffset(cluster), std::vector<std::byte>(cluster, std::byte{2}));
+  image->disk()->write(GuestOffset(commit_cluster), std::vector<std::byte>(commit_cluster, std::byte{2}));
 
   const HostOffset table(load_be<uint64_t>(crash::bytes_of(*bytes), l1.value()) & qcow2::entry_offset_mask);
   unsigned flushes = 0;

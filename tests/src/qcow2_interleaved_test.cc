@@ -13,14 +13,15 @@
 #include "src/qcow2/check.h"
 #include "tests/crash/configuration.h"
 #include "tests/support/qcow2_bytes.h"
+#include "tests/support/support.h"
 #include "tests/support/watched_storage.h"
 
 namespace drydock {
 namespace {
 
 using crash::Configuration;
+using test::kib;
 
-constexpr uint64_t kib = 1 << 10;
 constexpr uint64_t subcluster = 2 * kib;
 constexpr uint64_t disk_size = 96 * kib;
 

@@ -18,9 +18,8 @@
 namespace drydock {
 namespace {
 
+using test::kib;
 using test::Qcow2Bytes;
-
-constexpr uint64_t kib = 1024;
 
 struct Written {
   std::shared_ptr<MemoryStorage> storage;

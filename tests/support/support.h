@@ -16,6 +16,7 @@
 
 namespace drydock::test {
 
+inline constexpr uint64_t kib = 1 << 10;
 inline constexpr uint64_t mib = 1 << 20;  // bytes
 
 // A folder that goes away with its owner.

@@ -3,7 +3,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
 #include <sys/stat.h>
+#include <csignal>
 
 #include <cerrno>
 #include <filesystem>
@@ -114,16 +117,38 @@ TEST(file_storage, a_size_that_no_file_can_have_is_refused_before_anything_is_wr
   EXPECT_FALSE(std::filesystem::exists(image));
 }
 
+// No file of this process grows beyond it, and what would, fails.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(uint64_t bytes) : before_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit{bytes, old_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, before_);
+  }
+
+ private:
+  rlimit old_{};
+  void (*before_)(int);
+};
+
 TEST(new_file, what_was_there_stays_until_the_new_image_is_whole) {
   const test::TempDir dir;
   const std::string image = dir.file("image.qcow2");
   const std::string data = dir.file("data");
   test::write_file(image, "image");
   test::write_file(data, "data");
-  ImageCreateOptions options{
-      .format = Format::qcow2, .size = uint64_t{1} << 50, .preallocation = Preallocation::falloc};
+  ImageCreateOptions options{.format = Format::qcow2, .size = 64 * test::mib, .preallocation = Preallocation::falloc};
   options.qcow2.data_file = "data";
-  EXPECT_EQ(test::error_of([&] { create_image(image, options); }).kind(), ErrorKind::no_space);
+  {
+    const FileSizeLimit limit(8 * test::mib);
+    EXPECT_EQ(test::error_of([&] { create_image(image, options); }).errno_value(), EFBIG);
+  }
   EXPECT_EQ(test::read_file(image).size(), 5U);
   EXPECT_EQ(test::read_file(data).size(), 4U);
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2);

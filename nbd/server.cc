@@ -48,7 +48,7 @@ constexpr int send_buffer = 512 << 10;
 constexpr std::chrono::seconds housekeeping_interval{2};
 
 // So long whoever has asked twice waits for disks that do not answer.
-constexpr std::chrono::seconds patience{1};
+constexpr std::chrono::seconds patience{5};
 
 unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());

@@ -29,6 +29,7 @@ class GuestProgress {
   explicit GuestProgress(const Invocation& invocation);
   GuestProgress(const GuestProgress&) = delete;
   GuestProgress& operator=(const GuestProgress&) = delete;
+  ~GuestProgress() = default;
 
   void show(const ApplianceProgress& progress);
   // Takes the line off the terminal, before something else is printed there.

@@ -179,7 +179,8 @@ std::optional<BootRecord> read_boot_record(const Disk& disk, GuestOffset offset)
 }
 
 uint32_t find_mbr_sector_size(const Disk& disk, const BootRecord& record) {
-  if (const auto told = disk.device_sector_size(); told == 512U || told == 4096U) return *told;
+  const uint32_t told = disk.device_sector_size().value_or(0);
+  if (told == 512 || told == 4096) return told;
   const auto recognised = [&](uint32_t size) {
     return std::ranges::count_if(record.entries, [&](const MbrEntry& entry) {
       // A partition that begins at sector 0 begins there in sectors of any size.

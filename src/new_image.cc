@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 
 #include "src/error.h"
 #include "src/file_storage.h"
@@ -14,7 +15,8 @@
 
 namespace drydock {
 
-NewImage::NewImage(const std::string& path, ImageCreateOptions options, bool durable) : path_(path), durable_(durable) {
+NewImage::NewImage(std::string path, ImageCreateOptions options, bool durable)
+    : path_(std::move(path)), durable_(durable) {
   options = resolve_create_options(path_, options);
   try {
     part_ = std::make_unique<PartFile>(path_);

@@ -30,7 +30,7 @@ class NewImage {
   // Creates the image as create_image() would at `path`, and opens it for writing; what it names is opened by
   // options.gate. With `durable`, finish() returns when all survives a power cut; else the system writes it when it
   // likes. Throws what create_image() and Image::open() throw.
-  NewImage(const std::string& path, ImageCreateOptions options, bool durable);
+  NewImage(std::string path, ImageCreateOptions options, bool durable);
   NewImage(const NewImage&) = delete;
   NewImage& operator=(const NewImage&) = delete;
   // Removes what was made, unless finish() has returned; what was made in place stays, unfinished.

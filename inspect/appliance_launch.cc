@@ -36,6 +36,7 @@ void require_temporary_space() {
 LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
     : server_(exports_of(disks, options.writable), {}), progress_(options.progress) {
   require_temporary_space();
+  handle_.read_environment();
   server_.start();
   guestfs_set_verbose(handle_.get(), options.verbose || guestfs_get_verbose(handle_.get()) == 1 ? 1 : 0);
   guestfs_set_trace(handle_.get(), options.trace || guestfs_get_trace(handle_.get()) == 1 ? 1 : 0);

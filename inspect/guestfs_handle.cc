@@ -29,7 +29,7 @@ std::string essence(const std::string& text) {
 
 }  // namespace
 
-GuestfsHandle::GuestfsHandle() : handle_(guestfs_create()) {
+GuestfsHandle::GuestfsHandle() : handle_(guestfs_create_flags(GUESTFS_CREATE_NO_ENVIRONMENT)) {
   if (handle_ == nullptr) throw system_error(errno, "libguestfs");
   adopt_thread();
 }

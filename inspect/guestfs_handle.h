@@ -21,13 +21,16 @@ namespace drydock {
 
 class GuestfsHandle {
  public:
-  GuestfsHandle();
+  GuestfsHandle();  // knows nothing of the environment
   GuestfsHandle(const GuestfsHandle&) = delete;
   GuestfsHandle& operator=(const GuestfsHandle&) = delete;
   ~GuestfsHandle();
 
   // For passing to guestfs_...().
   guestfs_h* get() const { return handle_; }
+
+  // LIBGUESTFS_..., TMPDIR, PATH. Errors: a value that libguestfs refuses.
+  void read_environment() const { check(guestfs_parse_environment(handle_)); }
 
   // Errors on the calling thread are kept for check(), not printed.
   void adopt_thread() const;

@@ -138,12 +138,14 @@ class Connection {
     client_ = UniqueFd(ends[0]);
     readiness_.start();
     const SessionContext context{.loop = loop_,
+                                 .control = loop_,
                                  .readiness = readiness_,
                                  .exports = exports,
                                  .limits = limits_,
                                  .memory = memory_,
                                  .buffers = buffers_,
                                  .lingering = lingering_,
+                                 .workers = workers_,
                                  .tls = tls_,
                                  .credentials = nullptr,
                                  .log = log_,
@@ -194,6 +196,7 @@ class Connection {
   MemoryAccount memory_{limits_.total_memory};
   BufferPool buffers_;
   Lingering lingering_{0};  // one thread does everything
+  Workers workers_{1};      // and is none of theirs
   TlsOptions tls_;
   const Log log_ = [](const std::string& line) { require(printable(line) == line, "an unprintable line of the log"); };
   Metrics metrics_;

@@ -192,6 +192,14 @@ TEST_F(TemporaryFolderTest, a_lack_of_it_is_told_by_name_before_a_launch_and_by_
   }
 }
 
+TEST(ApplianceLaunch, a_wrong_value_in_the_environment_is_refused_by_name) {
+  const auto disk = std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "disk"),
+                                              RawOrigin::given);
+  ::setenv("LIBGUESTFS_MEMSIZE", "much", 1);
+  EXPECT_THAT(test::error_of([&] { open_appliance({{.disk = disk}}, {}); }).what(), HasSubstr("LIBGUESTFS_MEMSIZE"));
+  ::unsetenv("LIBGUESTFS_MEMSIZE");
+}
+
 TEST(Health, every_check_has_a_finding_and_every_trouble_an_advice) {
   for (const HealthCheck& check : check_health(false)) {
     EXPECT_FALSE(check.name.empty());

@@ -197,7 +197,7 @@ class ApplianceCopyIn {
                   fmt::format("{}: no space left in the guest's filesystem at {}: nothing of it is copied",
                               printable(name), printable(parent_folder(stage))));
     }
-    if (complaints.empty()) throw failure;
+    if (complaints.empty()) throw Error(failure);
     for (const std::string& complaint : complaints) {
       if (!concerns_one_file(complaint)) {
         throw Error(failure.kind(), failure.errno_value(),

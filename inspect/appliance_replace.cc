@@ -104,7 +104,7 @@ void ApplianceFiles::replace_file(const std::string& target, const std::string& 
   if (guestfs_rename(g(), old.path(), backup.c_str()) == -1) {
     const Error failure = handle().error();
     if (guestfs_rename(g(), old.path(), target.c_str()) == 0) old.release();
-    throw failure;
+    throw Error(failure);
   }
   old.release();
 }

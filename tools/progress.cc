@@ -70,7 +70,7 @@ std::string progress_bar(double percent, const std::string& rate, const std::str
     if (taken + least_bar > width) continue;
     const size_t room = width - taken;
     const auto full = static_cast<size_t>(static_cast<double>(room) * percent / 100);
-    return done + " [" + std::string(full, '#') + std::string(room - full, ' ') + behind;
+    return fmt::format("{} [{:#<{}}{:{}}{}", done, "", full, "", room - full, behind);
   }
   return done.substr(0, width);
 }

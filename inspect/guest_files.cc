@@ -30,9 +30,12 @@ void walk_below(GuestFiles& guest, const std::string& folder, int depth,
 
 }  // namespace
 
+// EFBIG is about one file: FAT has none of 4 GiB.
+bool is_full(const Error& failure) { return failure.kind() == ErrorKind::no_space && failure.errno_value() != EFBIG; }
+
 bool stops_copying(const Error& failure) {
   const ErrorKind kind = failure.kind();
-  return kind == ErrorKind::no_space || kind == ErrorKind::read_only || kind == ErrorKind::interrupted ||
+  return is_full(failure) || kind == ErrorKind::read_only || kind == ErrorKind::interrupted ||
          failure.errno_value() == EIO;
 }
 

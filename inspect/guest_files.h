@@ -120,6 +120,9 @@ struct CopyReport {
   std::vector<std::string> warnings;  // what was left out of what was copied
 };
 
+// Whether there is no space left, for whatever file.
+bool is_full(const Error& failure);
+
 // Whether after this failure no other file can be copied either.
 bool stops_copying(const Error& failure);
 

@@ -17,6 +17,7 @@
 
 #include "inspect/posix_acl.h"
 #include "src/error.h"
+#include "src/part_file.h"
 
 namespace drydock {
 
@@ -48,11 +49,29 @@ std::array<timespec, 2> times_of(const TreeEntry& entry) {
                    .tv_nsec = static_cast<long>(std::min(entry.modified_nanoseconds, last_nanosecond))}};
 }
 
-// Makes room for `name`: an existing file goes, an existing folder stays and is an error.
-void remove_existing(int folder, const std::string& name, const std::string& shown) {
-  if (::unlinkat(folder, name.c_str(), 0) == 0 || errno == ENOENT) return;
-  const int cause = errno == EPERM ? EISDIR : errno;
-  throw system_error(cause, fmt::format("{}: cannot be replaced", printable(shown)));
+// An existing file will be replaced, an existing folder stays and is an error: before anything is copied for nothing.
+void expect_replaceable(int folder, const std::string& name, const std::string& shown) {
+  struct stat existing {};
+  if (::fstatat(folder, name.c_str(), &existing, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(existing.st_mode)) return;
+  throw system_error(EISDIR, fmt::format("{}: cannot be replaced", printable(shown)));
+}
+
+// Has `make` make something in `folder` under the name that it is given, and then gives it its own.
+template <typename Make>
+void make_and_name(UniqueFd folder, const std::string& name, const std::string& shown, const Make& make) {
+  expect_replaceable(folder.get(), name, shown);
+  const int fd = folder.get();
+  const std::string part = part_name(name);
+  UnnamedFile made(std::move(folder), part, name, printable(shown));
+  make(fd, part.c_str());
+  made.take_name();
+}
+
+// Some filesystems flush no folders.
+void flush_folder(int fd, const std::string& shown) {
+  if (::fsync(fd) != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
+    throw system_error(errno, printable(shown));
+  }
 }
 
 }  // namespace
@@ -78,8 +97,8 @@ std::vector<std::string> TreeExtractor::parts_of(const std::string& path) const 
   for (const std::string& part : parts) {
     if (part.empty() || part == "." || part == ".." || part.find('/') != std::string::npos ||
         part.find('\0') != std::string::npos) {
-      throw Error(ErrorKind::refused,
-                  fmt::format("the guest's path '{}' would leave {}: refused", printable(path), target_name_));
+      throw Error(ErrorKind::refused, fmt::format("the guest's path '{}' would leave {}: refused",
+                                                  printable_in_quotes(path), target_name_));
     }
   }
   return parts;
@@ -118,7 +137,10 @@ void TreeExtractor::begin(const TreeEntry& entry) {
   current_ = entry;
   position_ = 0;
   file_.reset();
+  file_name_ = {};
   const std::vector<std::string> parts = parts_of(entry.path);
+  // What follows needs, or replaces, what is not there yet.
+  if (entry.kind == EntryKind::hard_link || queue_.waits_for(entry.path)) queue_.settle();
   if (parts.empty()) return;
   Place place = place_of(parts);
   switch (entry.kind) {
@@ -129,16 +151,16 @@ void TreeExtractor::begin(const TreeEntry& entry) {
       make_file(std::move(place), entry);
       break;
     case EntryKind::symlink:
-      make_symlink(place, entry);
+      make_symlink(std::move(place), entry);
       break;
     case EntryKind::hard_link:
-      make_hard_link(place, entry);
+      make_hard_link(std::move(place), entry);
       break;
     case EntryKind::character_device:
     case EntryKind::block_device:
     case EntryKind::fifo:
     case EntryKind::socket:
-      make_special(place, entry);
+      make_special(std::move(place), entry);
       break;
   }
 }
@@ -159,53 +181,55 @@ void TreeExtractor::make_folder(const Place& place, const std::vector<std::strin
 }
 
 void TreeExtractor::make_file(Place place, const TreeEntry& entry) {
-  remove_existing(place.folder.get(), place.name, entry.path);
-  file_.reset(
-      ::openat(place.folder.get(), place.name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  expect_replaceable(place.folder.get(), place.name, entry.path);
+  const std::string part = part_name(place.name);
+  file_.reset(::openat(place.folder.get(), part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!file_) throw system_error(errno, printable(entry.path));
+  file_name_ = {std::move(place.folder), part, place.name, printable(entry.path)};
 }
 
-void TreeExtractor::make_symlink(const Place& place, const TreeEntry& entry) {
-  remove_existing(place.folder.get(), place.name, entry.path);
-  const char* name = place.name.c_str();
-  if (::symlinkat(entry.link.c_str(), place.folder.get(), name) != 0 ||
-      (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
-                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) ||
-      ::utimensat(place.folder.get(), name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
-    throw system_error(errno, printable(entry.path));
-  }
+void TreeExtractor::make_symlink(Place place, const TreeEntry& entry) {
+  make_and_name(std::move(place.folder), place.name, entry.path, [&](int folder, const char* name) {
+    if (::symlinkat(entry.link.c_str(), folder, name) != 0 ||
+        (::geteuid() == 0 && ::fchownat(folder, name, static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid),
+                                        AT_SYMLINK_NOFOLLOW) != 0) ||
+        ::utimensat(folder, name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
+      throw system_error(errno, printable(entry.path));
+    }
+  });
 }
 
-void TreeExtractor::make_hard_link(const Place& place, const TreeEntry& entry) {
+void TreeExtractor::make_hard_link(Place place, const TreeEntry& entry) {
   const std::vector<std::string> parts = parts_of(entry.link);
   if (parts.empty()) throw Error(ErrorKind::refused, fmt::format("{}: links to a folder", printable(entry.path)));
   const Place earlier = place_of(parts);
-  remove_existing(place.folder.get(), place.name, entry.path);
-  if (::linkat(earlier.folder.get(), earlier.name.c_str(), place.folder.get(), place.name.c_str(), 0) != 0) {
-    throw system_error(errno, fmt::format("{}: hard link to {}", printable(entry.path), printable(entry.link)));
-  }
+  make_and_name(std::move(place.folder), place.name, entry.path, [&](int folder, const char* name) {
+    if (::linkat(earlier.folder.get(), earlier.name.c_str(), folder, name, 0) != 0) {
+      throw system_error(errno, fmt::format("{}: hard link to {}", printable(entry.path), printable(entry.link)));
+    }
+  });
 }
 
-void TreeExtractor::make_special(const Place& place, const TreeEntry& entry) {
+void TreeExtractor::make_special(Place place, const TreeEntry& entry) {
   const bool device = entry.kind == EntryKind::character_device || entry.kind == EntryKind::block_device;
   if (entry.kind == EntryKind::socket || (device && !options_.devices)) {
     options_.warn(fmt::format("{}: a {}, left out", printable(entry.path),
                               device ? "device node (--devices makes them)" : "socket"));
     return;
   }
-  remove_existing(place.folder.get(), place.name, entry.path);
   const mode_t type = entry.kind == EntryKind::fifo               ? S_IFIFO
                       : entry.kind == EntryKind::character_device ? S_IFCHR
                                                                   : S_IFBLK;
   const dev_t number = device ? makedev(entry.device_major, entry.device_minor) : 0;
-  const char* name = place.name.c_str();
-  if (::mknodat(place.folder.get(), name, type | 0600, number) != 0 ||
-      (::geteuid() == 0 && ::fchownat(place.folder.get(), name, static_cast<uid_t>(entry.uid),
-                                      static_cast<gid_t>(entry.gid), AT_SYMLINK_NOFOLLOW) != 0) ||
-      ::fchmodat(place.folder.get(), name, permissions_of(entry), 0) != 0 ||
-      ::utimensat(place.folder.get(), name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
-    throw system_error(errno, printable(entry.path));
-  }
+  make_and_name(std::move(place.folder), place.name, entry.path, [&](int folder, const char* name) {
+    if (::mknodat(folder, name, type | 0600, number) != 0 ||
+        (::geteuid() == 0 && ::fchownat(folder, name, static_cast<uid_t>(entry.uid), static_cast<gid_t>(entry.gid),
+                                        AT_SYMLINK_NOFOLLOW) != 0) ||
+        ::fchmodat(folder, name, permissions_of(entry), 0) != 0 ||
+        ::utimensat(folder, name, times_of(entry).data(), AT_SYMLINK_NOFOLLOW) != 0) {
+      throw system_error(errno, printable(entry.path));
+    }
+  });
 }
 
 void TreeExtractor::data(std::span<const std::byte> bytes) {
@@ -233,7 +257,9 @@ void TreeExtractor::end() {
   const int fd = file_.get();
   if (::ftruncate(fd, static_cast<off_t>(position_)) != 0) throw system_error(errno, printable(current_.path));
   set_all(fd, current_);
-  if (::close(file_.release()) != 0) throw system_error(errno, printable(current_.path));
+  queue_.add(std::move(file_), std::move(file_name_), current_.path, position_);
+  if (queue_.is_full()) queue_.settle();
+  queue_.report();
 }
 
 void TreeExtractor::set_all(int fd, const TreeEntry& entry) {
@@ -266,12 +292,29 @@ void TreeExtractor::set_attributes(int fd, const TreeEntry& entry) {
 }
 
 void TreeExtractor::finish() {
+  file_.reset();
+  file_name_ = {};
+  queue_.settle();
+  finish_folders();
+  queue_.report();
+}
+
+void TreeExtractor::finish_folders() {
   std::ranges::reverse(folders_);  // what is inside first
+  constexpr size_t most_open = 64;
+  std::vector<UniqueFd> changed;
+  const auto flush = [&] {
+    for (const UniqueFd& fd : changed) flush_folder(fd.get(), target_name_);
+    changed.clear();
+  };
   for (const Folder& folder : folders_) {
-    const UniqueFd fd = open_folder(folder.parts);
-    set_all(fd.get(), folder.entry);
+    changed.push_back(open_folder(folder.parts));
+    set_all(changed.back().get(), folder.entry);
+    if (changed.size() == most_open) flush();
   }
+  flush();
   folders_.clear();
+  flush_folder(target_.get(), target_name_);
 }
 
 }  // namespace drydock

@@ -6,6 +6,9 @@
 // one made just now nor one that was there before), an existing file is replaced and never written through, and neither
 // device nodes nor set-uid and set-gid bits are made unless asked for.
 //
+// A file has another name (part_name() in src/part_file.h) until all of it is there and flushed, so that whatever ends
+// the program leaves no short file under the name that it was to have; what was there before stays until then.
+//
 // Modes, times and extended attributes of users ("user.") come along. Run by root it gives files the guest's numeric
 // owners and ACLs, as tar does. Capabilities are a privilege, as set-uid bits are; other extended attributes (labels,
 // checksums) are the guest's kernel's business, and stay there.
@@ -18,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "inspect/naming_queue.h"
 #include "inspect/tree.h"
 #include "src/unique_fd.h"
 
@@ -41,14 +45,15 @@ class TreeExtractor final : public TreeSink {
   // Entries land in `folder`, which exists. `root_name` puts the whole tree one level down, in a folder of that name
   // (made when missing); "" puts it into `folder` itself, whose own attributes then stay.
   TreeExtractor(const std::string& folder, std::string root_name, ExtractOptions options);
-  // Folders whose finish() never came keep private permissions.
+  // Folders whose finish() never came keep private permissions, and the last files are not there.
   ~TreeExtractor() override = default;
 
   void begin(const TreeEntry& entry) override;
   void data(std::span<const std::byte> bytes) override;
   void end() override;
 
-  // Gives folders their permissions, owners and times: last, because a read-only folder takes no files.
+  // Gives the last files their names, and folders their permissions, owners and times: last, because a read-only folder
+  // takes no files. Returns when all survives a power cut.
   void finish();
 
   const LeftOut& left_out() const { return left_out_; }
@@ -69,11 +74,12 @@ class TreeExtractor final : public TreeSink {
   uint32_t permissions_of(const TreeEntry& entry) const;
   void make_folder(const Place& place, const std::vector<std::string>& parts, const TreeEntry& entry);
   void make_file(Place place, const TreeEntry& entry);
-  void make_symlink(const Place& place, const TreeEntry& entry);
-  void make_hard_link(const Place& place, const TreeEntry& entry);
-  void make_special(const Place& place, const TreeEntry& entry);
+  void make_symlink(Place place, const TreeEntry& entry);
+  void make_hard_link(Place place, const TreeEntry& entry);
+  void make_special(Place place, const TreeEntry& entry);
   void set_attributes(int fd, const TreeEntry& entry);
   void set_all(int fd, const TreeEntry& entry);
+  void finish_folders();
 
   UniqueFd target_;
   std::string target_name_;
@@ -83,7 +89,9 @@ class TreeExtractor final : public TreeSink {
 
   LeftOut left_out_;
 
+  NamingQueue queue_;
   UniqueFd file_;  // being written; -1 for entries without data
+  UnnamedFile file_name_;
   TreeEntry current_;
   uint64_t position_ = 0;
 };

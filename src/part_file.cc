@@ -39,10 +39,8 @@ fs::path file_behind(const fs::path& path) {
 
 // A file beside `path` that did not exist; "" where none can be made there.
 std::string make_beside(const fs::path& path) {
-  const std::string name = path.filename().string().substr(0, longest_name_kept);
-  std::random_device random;
   for (;;) {
-    std::string place = (path.parent_path() / fmt::format(".{}.{:08x}.part", name, random())).string();
+    std::string place = (path.parent_path() / part_name(path.filename().string())).string();
     const UniqueFd made(::open(place.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, new_file_mode));
     if (made) return place;
     if (errno != EEXIST) return "";
@@ -72,6 +70,11 @@ void flush_folder(const fs::path& file) {
 }
 
 }  // namespace
+
+std::string part_name(const std::string& name) {
+  std::random_device random;
+  return fmt::format(".{}.{:08x}.part", name.substr(0, longest_name_kept), random());
+}
 
 PartFile::PartFile(const std::string& path)
     : path_(path), final_(is_remote_name(path) ? path : file_behind(path).string()) {

@@ -25,6 +25,9 @@ namespace drydock {
 
 inline constexpr mode_t new_file_mode = 0644;  // for its owner to write, for all to read
 
+// A name beside `name` for what is to become it, ".name.XXXXXXXX.part": another one at each call.
+std::string part_name(const std::string& name);
+
 class PartFile {
  public:
   // Throws for a name that no file can get, before anything is made; busy where another process uses what is there;

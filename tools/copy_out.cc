@@ -32,7 +32,7 @@ class CopyOut {
     try {
       copy_one(word);
     } catch (const Error& error) {
-      if (guest_.interruption().caught() != 0 || error.kind() == ErrorKind::no_space) throw;
+      if (guest_.interruption().caught() != 0 || is_full(error)) throw;
       fail(error.what());
     }
   }

@@ -4,9 +4,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
+
+#include <csignal>
+#include <functional>
 
 #include "inspect/posix_acl.h"
 #include "inspect/tolerant_sink.h"
@@ -107,6 +112,7 @@ TEST_F(TreeExtraction, safety_12_a_file_replaces_a_symlink_and_does_not_write_th
   TreeExtractor tree = extractor();
   put(tree, entry("file", EntryKind::symlink, 0777, "../outside/file"));
   put_file(tree, "file");
+  tree.finish();
   EXPECT_EQ(text(target_ / "file"), "evil");
   EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(target_ / "file")));
   expect_outside_untouched();
@@ -148,9 +154,11 @@ TEST_F(TreeExtraction, safety_12_hard_links_reach_nothing_outside) {
 TEST_F(TreeExtraction, safety_12_set_uid_bits_go_unless_asked_for) {
   TreeExtractor tree = extractor();
   put(tree, entry("tool", EntryKind::file, 06755), "x");
+  tree.finish();
   EXPECT_EQ(mode(target_ / "tool"), S_IFREG | 0755U);
   TreeExtractor trusting = extractor("", {.setuid = true});
   put(trusting, entry("tool", EntryKind::file, 06755), "x");
+  trusting.finish();
   EXPECT_EQ(mode(target_ / "tool"), S_IFREG | 06755U);
 }
 
@@ -206,6 +214,7 @@ TEST_F(TreeExtraction, safety_12_attributes_of_users_come_along_and_what_gives_a
                      {access_acl_name, acl}};
   TreeExtractor tree = extractor();
   put(tree, file, "x");
+  tree.finish();
   const bool root = ::geteuid() == 0;
   // A filesystem without attributes of users (an old tmpfs) counts them.
   const bool has_users = attribute_of(target_ / "file", "user.note") == "kept";
@@ -219,6 +228,7 @@ TEST_F(TreeExtraction, safety_12_attributes_of_users_come_along_and_what_gives_a
 
   TreeExtractor trusting = extractor("", {.setuid = true});
   put(trusting, file, "x");
+  trusting.finish();
   EXPECT_EQ(attribute_of(target_ / "file", "security.capability"), root ? capability : "none");
   EXPECT_EQ(trusting.left_out().capabilities, root ? 0U : 1U);
 }
@@ -245,6 +255,145 @@ TEST_F(TreeExtraction, goes_on_after_an_entry_that_cannot_be_made) {
                                              HasSubstr("exists and is not a folder")));
   EXPECT_EQ(text(target_ / "filed"), "contents");
   EXPECT_EQ(text(target_ / "file"), "in the way");
+}
+
+// What a process leaves that ends in the middle of `work`, without a word.
+void do_and_die(const std::function<void()>& work) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    work();
+    ::raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+}
+
+TEST_F(TreeExtraction, safety_7_after_a_kill_a_name_stands_for_a_whole_file_or_what_was_there) {
+  test::write_file((target_ / "file").string(), "what was there");
+  const std::string contents(100000, 'x');
+  const std::string half = contents.substr(50000);
+  do_and_die([&] {
+    TreeExtractor tree = extractor();
+    put(tree, entry("new", EntryKind::file, 0644), contents);
+    tree.begin(entry("file", EntryKind::file, 0644));
+    tree.data(std::as_bytes(std::span(half)));
+  });
+  EXPECT_EQ(text(target_ / "file"), "what was there");
+  EXPECT_FALSE(fs::exists(target_ / "new"));
+  do_and_die([&] {
+    TreeExtractor tree = extractor();
+    put(tree, entry("file", EntryKind::file, 0644), contents);
+    put(tree, entry("link", EntryKind::hard_link, 0644, "file"));
+    tree.begin(entry("late", EntryKind::file, 0644));
+    tree.data(std::as_bytes(std::span(half)));
+  });
+  EXPECT_EQ(text(target_ / "file"), contents);
+  EXPECT_EQ(text(target_ / "link"), contents);
+  EXPECT_FALSE(fs::exists(target_ / "late"));
+}
+
+TEST_F(TreeExtraction, what_is_not_whole_leaves_nothing_behind) {
+  test::write_file((target_ / "file").string(), "what was there");
+  const std::string half = "half";
+  {
+    TreeExtractor tree = extractor();
+    put_file(tree, "whole");
+    tree.begin(entry("next", EntryKind::file, 0644));
+    tree.begin(entry("file", EntryKind::file, 0644));
+    tree.data(std::as_bytes(std::span(half)));
+    tree.finish();
+  }
+  EXPECT_EQ(text(target_ / "file"), "what was there");
+  EXPECT_EQ(text(target_ / "whole"), "evil");
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 2);
+  {
+    TreeExtractor tree = extractor();
+    put_file(tree, "never");
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 2);
+}
+
+TEST_F(TreeExtraction, the_last_of_several_entries_of_one_name_stays) {
+  TreeExtractor tree = extractor();
+  put_file(tree, "a", "first");
+  put_file(tree, "a", "second");
+  put_file(tree, "b", "file");
+  put(tree, entry("b", EntryKind::symlink, 0777, "a"));
+  put(tree, entry("c", EntryKind::hard_link, 0644, "a"));
+  put(tree, entry("c", EntryKind::hard_link, 0644, "a"));
+  put_file(tree, "d", "file");
+  EXPECT_THAT(test::error_of([&] { put(tree, entry("d", EntryKind::directory, 0755)); }).what(),
+              HasSubstr("not a folder"));
+  tree.finish();
+  EXPECT_EQ(text(target_ / "a"), "second");
+  EXPECT_TRUE(fs::is_symlink(target_ / "b"));
+  EXPECT_TRUE(fs::equivalent(target_ / "a", target_ / "c"));
+  EXPECT_EQ(text(target_ / "d"), "file");
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 4);
+}
+
+TEST_F(TreeExtraction, more_files_than_descriptors_and_names_of_any_length_are_made) {
+  TreeExtractor tree = extractor();
+  const std::string longest(255, 'n');
+  for (int i = 0; i < 300; ++i) put_file(tree, fmt::format("{:03}{}", i, longest.substr(3)));
+  tree.finish();
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 300);
+}
+
+// Of two files one's name has become a folder's: the other is there, and so is what came between.
+TEST_F(TreeExtraction, a_file_that_cannot_take_its_name_stops_no_other) {
+  TreeExtractor tree = extractor();
+  put_file(tree, "taken");
+  put_file(tree, "free");
+  fs::create_directories(target_ / "taken/inside");
+  EXPECT_THAT(test::error_of([&] { tree.finish(); }).what(), HasSubstr("taken: cannot be replaced"));
+  EXPECT_EQ(text(target_ / "free"), "evil");
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 2);
+}
+
+// No file may grow beyond so much while this lives.
+class LimitedFiles {
+ public:
+  explicit LimitedFiles(rlim_t bytes) : signal_before_(std::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  LimitedFiles(const LimitedFiles&) = delete;
+  LimitedFiles& operator=(const LimitedFiles&) = delete;
+  ~LimitedFiles() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, signal_before_);
+  }
+
+ private:
+  rlimit before_{};
+  void (*signal_before_)(int);
+};
+
+TEST_F(TreeExtraction, safety_5_a_file_too_large_for_the_target_leaves_nothing_and_stops_no_other) {
+  test::write_file((target_ / "large").string(), "what was there");
+  TreeExtractor tree = extractor();
+  std::vector<std::string> failures;
+  TolerantSink sink(tree, [&](const std::string& text) { failures.push_back(text); });
+  const auto offer = [&](const std::string& path, const std::string& contents) {
+    sink.begin(entry(path, EntryKind::file, 0644));
+    sink.data(std::as_bytes(std::span(contents)));
+    sink.end();
+  };
+  {
+    const LimitedFiles limited(65536);
+    offer("large", std::string(100000, 'x'));
+    offer("sparse", std::string(100000, '\0'));
+    offer("small", "small");
+    tree.finish();
+  }
+  EXPECT_THAT(failures, testing::ElementsAre("large: File too large", "sparse: File too large"));
+  EXPECT_EQ(text(target_ / "large"), "what was there");
+  EXPECT_EQ(text(target_ / "small"), "small");
+  EXPECT_EQ(std::distance(fs::directory_iterator(target_), {}), 2);
 }
 
 class FullDisk final : public TreeSink {

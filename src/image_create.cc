@@ -33,8 +33,16 @@ std::string detected_format(const std::string& path, const ImageCreateOptions& o
   return std::string(format_name(image->format()));
 }
 
+void check_data_file(const std::string& path, const std::string& data_file) {
+  const std::string data_path = data_file_path(path, data_file);
+  if (same_file(path, data_path))
+    throw_invalid("Error: Trying to create an image with the same filename as its data file");
+  if (is_remote_name(data_path)) throw_invalid("Error: the external data file must be a local one");
+}
+
 // What is remote has nothing beside it.
 void check_names(const std::string& path, const ImageCreateOptions& options) {
+  if (options.qcow2.data_file) check_data_file(path, *options.qcow2.data_file);
   if (!is_remote_name(path)) return;
   for (const auto& name : {options.qcow2.backing_file, options.qcow2.data_file}) {
     if (!name || name->empty() || is_remote_name(*name) || fs::path(*name).is_absolute()) continue;
@@ -48,7 +56,8 @@ void check_targets(const std::string& path, const ImageCreateOptions& options, c
   if (same_file(path, below))
     throw_invalid("Error: Trying to create an image with the same filename as the backing file");
   if (options.qcow2.data_file && same_file(data_file_path(path, *options.qcow2.data_file), below)) {
-    throw_invalid(fmt::format("Error: the data file '{}' is also a backing file", printable(*options.qcow2.data_file)));
+    throw_invalid(
+        fmt::format("Error: the data file '{}' is also a backing file", printable_in_quotes(*options.qcow2.data_file)));
   }
 }
 
@@ -136,11 +145,7 @@ std::vector<std::string> create_qcow2(const std::string& path, const ImageCreate
   NewFile file(path, options.place, options.remote.get());
   std::optional<NewFile> data;
   if (options.qcow2.data_file) {
-    const std::string data_path = data_file_path(path, *options.qcow2.data_file);
-    if (same_file(path, data_path))
-      throw_invalid("Error: Trying to create an image with the same filename as its data file");
-    if (is_remote_name(data_path)) throw_invalid("Error: the external data file must be a local one");
-    data.emplace(data_path, "", nullptr);
+    data.emplace(data_file_path(path, *options.qcow2.data_file), options.data_place, nullptr);
   }
   std::vector<std::string> warnings = file.empty(options.hints);
   if (data) {

@@ -26,6 +26,7 @@ namespace drydock {
 struct ImageCreateOptions {
   Format format = Format::raw;
   std::string place;             // the file to make, which is to get the image's own name later; "": that at once
+  std::string data_place;        // the same of the external data file
   std::optional<uint64_t> size;  // bytes, rounded up to a multiple of 512; nothing: as large as the backing file
   Preallocation preallocation = Preallocation::off;
   bool backing_must_exist = true;  // false: it is not opened, and `size` must be given

@@ -8,7 +8,8 @@
 //
 // Until finish() it is a file of its own beside the one that it is to replace, ".out.qcow2.XXXXXX.part"; what was there
 // stays as it was, and stays locked against other writers. It is made in place where it has to be: on a block device,
-// where it is remote, and in a folder in which nothing can be created. An external data file is made in place too.
+// where it is remote, and in a folder in which nothing can be created. The same goes for its external data file, which
+// gets its name a moment before the image.
 //
 // Not thread-safe; the image's disk is.
 
@@ -21,6 +22,7 @@
 #include "src/file_storage.h"
 #include "src/image.h"
 #include "src/image_create.h"
+#include "src/open_gate.h"
 #include "src/part_file.h"
 
 namespace drydock {
@@ -34,7 +36,7 @@ class NewImage {
   NewImage(const NewImage&) = delete;
   NewImage& operator=(const NewImage&) = delete;
   // Removes what was made, unless finish() has returned; what was made in place stays, unfinished.
-  ~NewImage();
+  ~NewImage() = default;
 
   Image& image() { return *image_; }
   const std::shared_ptr<Storage>& storage() const { return storage_; }
@@ -43,8 +45,9 @@ class NewImage {
   // Whether there is nothing under its name before finish() is called.
   bool in_place() const { return part_->in_place(); }
 
-  // The file in which it is until finish().
+  // The file in which it is until finish(), and who opens the files that it names there.
   const std::string& file() const { return part_->file(); }
+  const std::shared_ptr<const OpenGate>& gate() const { return gate_; }
 
   // Brings everything into the file; the image's disk refuses changes from then on.
   void close();
@@ -52,15 +55,15 @@ class NewImage {
   void finish();
 
  private:
+  void begin_data_file(ImageCreateOptions& options);
   std::shared_ptr<Storage> open_made(const RemoteOpener* remote) const;
-  void remove();
 
   std::string path_;  // as given
   std::unique_ptr<PartFile> part_;
-  std::string new_data_file_;
+  std::unique_ptr<PartFile> data_part_;  // null without a data file
+  std::shared_ptr<const OpenGate> gate_;
   bool durable_;
   bool closed_ = false;
-  bool finished_ = false;
   std::shared_ptr<Storage> storage_;
   std::shared_ptr<Image> image_;
   std::vector<std::string> warnings_;

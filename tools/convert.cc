@@ -63,7 +63,7 @@ void check_bitmaps(const Invocation& invocation, const ConvertRequest& request, 
   if (!source.supports_bitmaps()) throw Error(ErrorKind::invalid, "Source lacks bitmap support");
   for (const BitmapInfo& bitmap : source.bitmaps()) {
     if (!bitmap.in_use) continue;
-    const std::string name = printable(bitmap.name);
+    const std::string name = printable_in_quotes(bitmap.name);
     if (!request.skip_broken_bitmaps) {
       throw WordedError(ErrorKind::invalid, fmt::format("Cannot copy inconsistent bitmap '{}'", name),
                         {"Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it"}, false);
@@ -141,12 +141,12 @@ Target create_target(const Invocation& invocation, const ConvertRequest& request
   options.gate = target_gate(invocation, request, options);
   options.remote = request.source_options.remote;
   Target target;
-  target.gate = options.gate;
   try {
     target.fresh = std::make_unique<NewImage>(request.target, options, request.durable);
   } catch (const Error& error) {
     tell_of_target(invocation, request, error);
   }
+  target.gate = target.fresh->gate();
   for (const std::string& warning : target.fresh->warnings()) invocation.warn(fmt::format("warning: {}", warning));
   target.reads_as_zeros = request.target_format == Format::qcow2 || target.fresh->storage()->can_grow();
   return target;

@@ -56,6 +56,40 @@ TEST_F(FailedCopies, safety_7_a_target_has_its_name_only_when_it_is_whole) {
   EXPECT_EQ(fs::status(target).permissions(), fs::perms::owner_read | fs::perms::owner_write);
 }
 
+TEST_F(FailedCopies, safety_7_a_data_file_is_replaced_only_when_the_copy_is_whole) {
+  const std::string target = dir_.file("target.qcow2");
+  const std::string data = dir_.file("target.data");
+  const Words words{"-O", "qcow2", "-o", "data_file=" + data, raw_};
+  test::write_file(data, "what was there");
+  for (const std::string& limited :
+       {"convert -O qcow2 -o data_file=target.data " + raw_ + " " + target, "convert -O raw " + raw_ + " " + data,
+        "create -f raw -o preallocation=full " + data + " 12M",
+        "create -f qcow2 -o preallocation=full,data_file=target.data " + target + " 12M",
+        "dd -O raw bs=1M if=" + raw_ + " of=" + data}) {
+    // SIGXFSZ is not ignored here by whoever starts it.
+    const Outcome full = run({"sh", "-c", fmt::format("ulimit -f 1024; exec {} {}", test::drydock_program(), limited)});
+    EXPECT_EQ(full.status, 1) << limited;
+    EXPECT_THAT(full.err, testing::AnyOf(HasSubstr("File too large"), HasSubstr("size is too large"))) << limited;
+    EXPECT_FALSE(fs::exists(target)) << limited;
+    EXPECT_EQ(fs::file_size(data), std::string("what was there").size()) << limited;
+    EXPECT_THAT(unfinished_files(), IsEmpty()) << limited;
+  }
+  convert(words, target);
+  expect_copy(raw_, target);
+  EXPECT_EQ(fs::file_size(data), fs::file_size(raw_));
+  EXPECT_EQ(ours("convert", {"--verify", "-O", "qcow2", "-o", "data_file=" + data + ",data_file_raw=on", raw_, target})
+                .status,
+            0);
+  EXPECT_EQ(test::read_file(data), raw_before_);
+  // What another reads or writes stays, and so does the source.
+  const auto reader = Image::open(target, {.format = Format::qcow2, .writable = true});
+  EXPECT_THAT(ours("convert", {"-O", "qcow2", "-o", "data_file=target.data", raw_, dir_.file("x.qcow2")}).err,
+              HasSubstr("in use by process"));
+  EXPECT_EQ(ours("convert", {"-O", "qcow2", "-o", "data_file=" + raw_, raw_, dir_.file("x.qcow2")}).status, 1);
+  EXPECT_FALSE(fs::exists(dir_.file("x.qcow2")));
+  EXPECT_EQ(test::read_file(data), raw_before_);
+}
+
 TEST_F(FailedCopies, safety_5_a_full_disk_is_told_and_leaves_no_target) {
   // A filesystem of 3 MiB, which has been used up when the copy begins to fail.
   const std::string disk = dir_.file("disk");

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// `drydock serve --rw` is killed, not asked to stop, while clients write: what they were told is flushed is there.
+// drydock is killed, not asked to stop. `serve --rw`, while clients write: what they were told is flushed is there.
+// Commands that make files: nothing short stands under a final name, and what was there before is there still. (Of
+// copy-out, which needs an appliance, tests/inspect/tree_extractor_test.cc shows the same.)
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <thread>
 
 #include "src/file_storage.h"
@@ -21,6 +24,8 @@
 
 namespace drydock {
 namespace {
+
+namespace fs = std::filesystem;
 
 using crash::Configuration;
 using crash::DiskModel;
@@ -151,6 +156,77 @@ TEST_P(Kill, safety_3_a_killed_server_loses_nothing_that_was_flushed) {
 }
 
 INSTANTIATE_TEST_SUITE_P(seed, Kill, testing::Range<uint64_t>(1, 13));
+
+class KilledMaker : public testing::Test {
+ protected:
+  // The files that are being made, when `count` of them have something in them.
+  bool wait_for_parts(size_t count) const {
+    return test::wait_until([&] {
+      size_t found = 0;
+      for (const auto& entry : fs::directory_iterator(dir_.path())) {
+        std::error_code gone;
+        const bool part = entry.path().extension() == ".part";
+        if (part && fs::file_size(entry.path(), gone) > 0 && !gone) ++found;
+      }
+      return found >= count;
+    });
+  }
+
+  void kill_when_parts_grow(std::vector<std::string> words, size_t count) const {
+    words.insert(words.begin(), test::drydock_program());
+    test::Process maker(words);
+    ASSERT_TRUE(wait_for_parts(count)) << maker.errors();
+    maker.signal(SIGKILL);
+    EXPECT_EQ(maker.wait(), 128 + SIGKILL) << maker.errors();
+  }
+
+  void expect_untouched(const std::string& name) const { EXPECT_EQ(text(name), "what was there"); }
+  std::string text(const std::string& name) const {
+    const auto bytes = test::read_file(dir_.file(name));
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+
+  test::TempDir dir_;
+  const std::string image_ = dir_.file("image");
+  const std::string data_ = dir_.file("data");
+};
+
+// As much as takes a second to write, and no more than memory has room for.
+TEST_F(KilledMaker, safety_7_a_killed_create_leaves_what_was_there) {
+  kill_when_parts_grow({"create", "-f", "raw", "-o", "preallocation=full", image_, "4G"}, 1);
+  EXPECT_FALSE(fs::exists(image_));
+  test::write_file(image_, "what was there");
+  test::write_file(data_, "what was there");
+  kill_when_parts_grow({"create", "-f", "raw", "-o", "preallocation=full", image_, "4G"}, 1);
+  kill_when_parts_grow({"create", "-f", "qcow2", "-o", "preallocation=full,data_file=data", image_, "4G"}, 1);
+  expect_untouched("image");
+  expect_untouched("data");
+}
+
+TEST_F(KilledMaker, safety_7_a_killed_convert_leaves_what_was_there_its_data_file_too) {
+  const std::string source = dir_.file("source");
+  test::write_file(source, test::random_bytes(5, 4 << 20));
+  const std::vector<std::string> slow{"convert", "-r", "1M", "-f", "raw", "-O", "qcow2"};
+  const auto into = [&](std::vector<std::string> words, const std::vector<std::string>& more) {
+    words.insert(words.end(), more.begin(), more.end());
+    words.insert(words.end(), {source, image_});
+    return words;
+  };
+  kill_when_parts_grow(into(slow, {"-o", "data_file=data"}), 2);
+  EXPECT_FALSE(fs::exists(image_));
+  EXPECT_FALSE(fs::exists(data_));
+  test::write_file(image_, "what was there");
+  test::write_file(data_, "what was there");
+  kill_when_parts_grow(into(slow, {"-o", "data_file=data"}), 2);
+  kill_when_parts_grow(into(slow, {}), 1);
+  expect_untouched("image");
+  expect_untouched("data");
+  // The locks went with the process.
+  test::run_ok({test::drydock_program(), "convert", "--verify", "-f", "raw", "-O", "qcow2", "-o", "data_file=" + data_,
+                source, image_});
+  EXPECT_EQ(test::run({"qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, image_}).status, 0);
+  EXPECT_EQ(fs::file_size(data_), 4 << 20);
+}
 
 }  // namespace
 }  // namespace drydock

@@ -58,9 +58,9 @@ struct ApplianceOptions {
 // the order given. Throws with a way out when it cannot be launched.
 std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
 
-// While it lives, open_appliance() for reading launches once, and hands that appliance out again, with nothing mounted:
-// for programs that run one command after the other on the same guest. Whoever makes it sees to it that all of them
-// have the same disks. On one thread; one at a time.
+// While it lives, open_appliance() for reading launches once, and hands that appliance out again, with nothing mounted
+// and the newcomer's keys: for programs that run one command after the other on the same guest. Whoever makes it sees
+// to it that all of them have the same disks. On one thread; one at a time.
 class KeptAppliance {
  public:
   KeptAppliance();

@@ -51,6 +51,7 @@ std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, 
     kept = std::make_shared<ApplianceFiles>(disks, lasting);
   } else {
     kept->unmount();
+    kept->use_keys(options.keys);
   }
   return kept;
 }

@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "inspect/appliance_launch.h"
@@ -52,6 +53,7 @@ class ApplianceFiles final : public GuestFiles {
   void finish() override;
   // As it was when it was launched.
   void unmount();
+  void use_keys(std::vector<GuestKey> keys) { options_.keys = std::move(keys); }
 
  private:
   friend class ApplianceCopyIn;

@@ -83,7 +83,7 @@ std::vector<OptionSpec> guestfish_options() {
       {'n', "no-sync", "", "taken for the sake of scripts; changes are always synced"},
       {0, "no-progress-bars", "", "show no progress"},
       {0, "progress-bars", "", "show progress, where a terminal is there, also under the incumbent's name"},
-      {0, "selinux", "", "taken for the sake of scripts; labels are kept in any case"},
+      {0, "selinux", "", "taken for the sake of scripts; no policy is loaded"},
   };
 }
 

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <iostream>
+#include <string_view>
 
 #include "src/error.h"
+#include "src/utf8.h"
 
 namespace drydock::cli {
 
@@ -21,12 +23,17 @@ uint64_t divide_rounded(uint64_t value, uint64_t unit) {
   return up ? quotient + 1 : quotient;
 }
 
+// What JSON reads as the same character, and a terminal as text: "\u202e".
+std::string json_escape(std::string_view character) {
+  const std::string quoted = nlohmann::json(character).dump(-1, ' ', true);
+  return quoted.substr(1, quoted.size() - 2);
+}
+
 }  // namespace
 
-std::string shown(const Streams& io, const std::string& name) {
-  const bool terminal = &io.out == &std::cout && ::isatty(STDOUT_FILENO) == 1;
-  return terminal ? printable(name) : name;
-}
+bool is_terminal(const Streams& io) { return &io.out == &std::cout && ::isatty(STDOUT_FILENO) == 1; }
+
+std::string shown(const Streams& io, const std::string& name) { return is_terminal(io) ? printable(name) : name; }
 
 std::string csv_field(const std::string& text) {
   if (text.find_first_of(" \"\n\r,") == std::string::npos) return text;
@@ -104,7 +111,15 @@ void add_text(nlohmann::ordered_json& object, const std::string& key, const std:
 }
 
 std::string json_text(const nlohmann::ordered_json& document) {
-  return document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  const std::string text = document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string result;
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view sequence = rest.substr(0, std::max<size_t>(utf8_sequence_length(rest), 1));
+    // Those of ASCII are escaped, or lay the document out.
+    result += sequence.size() > 1 && is_control(sequence) ? json_escape(sequence) : std::string(sequence);
+    rest.remove_prefix(sequence.size());
+  }
+  return result + '\n';
 }
 
 }  // namespace drydock::cli

@@ -14,6 +14,9 @@
 
 namespace drydock::cli {
 
+// Whether what is printed goes to a terminal.
+bool is_terminal(const Streams& io);
+
 // `name` for people and pipes: escaped on a terminal, where it could do harm, and as it is elsewhere, where scripts
 // expect the bytes.
 std::string shown(const Streams& io, const std::string& name);
@@ -33,7 +36,8 @@ std::string aligned(const std::vector<std::vector<std::optional<std::string>>>& 
 // then has all of its bytes in hexadecimal.
 void add_text(nlohmann::ordered_json& object, const std::string& key, const std::string& text);
 
-// A document with its line end. Bytes that are not UTF-8 become U+FFFD.
+// A document with its line end. Bytes that are not UTF-8 become U+FFFD; controls and what sets the direction of writing
+// are escaped.
 std::string json_text(const nlohmann::ordered_json& document);
 
 }  // namespace drydock::cli

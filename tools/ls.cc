@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
+#include <utility>
 
+#include "inspect/long_listing.h"
 #include "src/error.h"
 #include "tools/commands.h"
 #include "tools/guest_options.h"
@@ -192,15 +194,30 @@ class Headings {
   bool first_ = true;
 };
 
-// `ls -l` from the appliance escapes nothing; its line ends must stay.
-std::string shown_lines(const Streams& io, const std::string& text) {
-  std::string result;
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('\n', start), text.size());
-    result += shown(io, text.substr(start, end - start)) + '\n';
+    lines.push_back(text.substr(start, end - start));
     start = end + 1;
   }
-  return result;
+  return lines;
+}
+
+// `ls -l` from the appliance escapes nothing. What is no folder is a row of its own.
+std::vector<std::string> listed_rows(GuestFiles& files, const std::string& folder, const std::string& listing) {
+  std::vector<std::string> names;
+  if (listing.starts_with("total ")) names = files.list(folder);
+  const auto link_target = [&](const std::string& name) { return files.read_link(join_path(folder, name)); };
+  return rows_of_listing(listing, std::move(names), link_target).value_or(lines_of(listing));
+}
+
+void print_listing(const Streams& io, GuestFiles& files, const std::string& folder, const std::string& listing) {
+  if (!is_terminal(io)) {
+    io.out << listing;
+    return;
+  }
+  for (const std::string& row : listed_rows(files, folder, listing)) io.out << shown(io, row) << '\n';
 }
 
 void list_plain(Invocation& invocation, GuestFiles& files, const std::string& folder, Headings& headings) {
@@ -208,7 +225,7 @@ void list_plain(Invocation& invocation, GuestFiles& files, const std::string& fo
   if (options.has("long")) {
     const std::string listing = files.long_listing(folder);
     headings.print(folder);
-    invocation.io.out << shown_lines(invocation.io, listing);
+    print_listing(invocation.io, files, folder, listing);
     return;
   }
   const std::vector<std::string> names = options.has("recursive") ? files.find(folder) : files.list(folder);

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "inspect/appliance.h"
+#include "inspect/long_listing.h"
 #include "inspect/tree_extractor.h"
 #include "src/image.h"
 #include "tests/interop/guest_image.h"
@@ -51,6 +52,10 @@ class GuestFilesTest : public testing::Test {
     put("tree/etc/blocked", "old\n");
     put("tree/etc/blocked.orig/x", "");
     ::mkfifo((tree / "var/fifo").c_str(), 0640);
+    put("tree/var/names/a\n-rwsr-xr-x 1 0 0 35 Nov 21 05:37 su", "");
+    put("tree/var/names/!before \xe2\x80\xae the dot", "");
+    put("tree/var/names/Upper", "");
+    fs::create_symlink("to\nnowhere", tree / "var/names/link\n -> x");
     test::make_partitioned_guest(image_, tree, dir_.path());
     const std::string root = test::root_filesystem(image_);
     for (const char* request :
@@ -123,6 +128,17 @@ void only_regular_files_are_read(GuestFiles& guest) {
   EXPECT_STREQ(test::error_of([&] { guest.read("/etc", ignore); }).what(), "/etc: is a directory, not a regular file");
 }
 
+void a_line_end_in_a_name_begins_no_row(GuestFiles& guest) {
+  const std::string folder = "/var/names";
+  const auto rows = rows_of_listing(guest.long_listing(folder), guest.list(folder),
+                                    [&](const std::string& name) { return guest.read_link(join_path(folder, name)); });
+  EXPECT_THAT(rows, testing::Optional(
+                        ElementsAre(testing::StartsWith("total "), testing::EndsWith(" !before \xe2\x80\xae the dot"),
+                                    testing::EndsWith(" ."), testing::EndsWith(" .."), testing::EndsWith(" Upper"),
+                                    testing::EndsWith(" a\n-rwsr-xr-x 1 0 0 35 Nov 21 05:37 su"),
+                                    testing::EndsWith(" link\n -> x -> to\nnowhere"))));
+}
+
 void failed_edits_leave_nothing(GuestFiles& guest, const test::TempDir& dir) {
   test::write_file(dir.file("edited"), "edited\n");
   EXPECT_STREQ(test::error_of([&] { guest.replace("/etc/locked", dir.file("edited"), ".orig"); }).what(),
@@ -191,6 +207,7 @@ TEST_F(GuestFilesTest,
   const auto guest = open_appliance({{.disk = image->disk()}}, {.writable = true});
   mounts_are_fstabs(*guest);
   only_regular_files_are_read(*guest);
+  a_line_end_in_a_name_begins_no_row(*guest);
   failed_edits_leave_nothing(*guest, dir_);
   hidden_places_are_refused(*guest, dir_);
   copies_keep_what_is_said(*guest, dir_);

@@ -138,7 +138,14 @@ TEST_F(Guest, safety_1_reading_commands_speak_as_libguestfs_tools_do_and_change_
       {"virt-ls", {"-a", image(), "-l", "/etc", "/home"}},
       {"virt-ls", {"-a", image(), "-R", "/"}},
   });
+  const KeptAppliance kept;
   expect_same("virt-df", "df", {"-a", image(), "-a", shared_->file("esp.part"), "-h"});
+  // Of a disk without a partition table only the appliance knows what there is.
+  const Outcome wrong = test::drydock({"ls", "-a", image(), "-a", shared_->file("esp.part"), "-m", "/dev/sdb9", "/"});
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sdb9 on /: "));
+  EXPECT_THAT(wrong.err, HasSubstr("; there are: /dev/sda1 (vfat), /dev/sda2 (ext4), /dev/sdb (vfat)\n"));
+  EXPECT_EQ(std::ranges::count(wrong.err, '\n'), 1) << wrong.err;
   EXPECT_EQ(hash(image()), before);
 }
 
@@ -177,34 +184,26 @@ TEST_F(Guest, qcow2_is_read_through_the_engine_and_json_tells_all) {
   EXPECT_EQ(hash(image), before);
 }
 
-TEST_F(Guest, a_disk_without_a_system_and_a_wrong_device_get_one_clear_line) {
-  const UniqueFd progress(::open(dir_.file("progress").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-  const Outcome none = test::drydock(
-      {"cat", "-a", shared_->file("esp.part"), "--progress-fd", std::to_string(progress.get()), "/etc/fstab"});
-  std::ifstream progress_lines(dir_.file("progress"));
-  std::vector<nlohmann::json> told;
-  for (std::string line; std::getline(progress_lines, line);) told.push_back(nlohmann::json::parse(line));
-  ASSERT_GE(told.size(), 3U);
-  EXPECT_EQ(told.front()["phase"], "launching");
-  EXPECT_EQ(told[told.size() - 2]["percent"], 100.0);
-  EXPECT_EQ(told.back()["state"], "failed");
+TEST_F(Guest, where_nothing_is_found_one_clear_line_says_so) {
+  const std::string empty = dir_.file("empty.raw");
+  std::ofstream(empty).close();
+  fs::resize_file(empty, test::mib);
+  const KeptAppliance kept;
+  const Outcome none = test::drydock({"cat", "-a", empty, "/etc/fstab"});
   EXPECT_EQ(none.status, 1);
   EXPECT_THAT(none.err, HasSubstr("no operating system was found on this disk; `drydock filesystems` lists"));
   EXPECT_EQ(std::ranges::count(none.err, '\n'), 1) << none.err;
-  std::ofstream(dir_.file("empty.raw")).close();
-  fs::resize_file(dir_.file("empty.raw"), test::mib);
   for (const std::string command : {"df", "filesystems"}) {
-    const Outcome empty = test::drydock({command, "-a", dir_.file("empty.raw")});
-    EXPECT_EQ(empty.status, 0);
-    EXPECT_THAT(empty.err, HasSubstr("drydock " + command + ": found no")) << empty.err;
-    EXPECT_EQ(std::ranges::count(empty.out, '\n'), command == "df" ? 1 : 0) << empty.out;
+    const Outcome ours = test::drydock({command, "-a", empty});
+    EXPECT_EQ(ours.status, 0);
+    EXPECT_THAT(ours.err, HasSubstr("drydock " + command + ": found no")) << ours.err;
+    EXPECT_EQ(std::ranges::count(ours.out, '\n'), command == "df" ? 1 : 0) << ours.out;
+    // As the incumbents have it.
+    const Outcome dropped_in = test::drydock_as({"virt-" + command, "-a", empty});
+    EXPECT_EQ(dropped_in.status, 0);
+    EXPECT_EQ(dropped_in.err, "");
+    EXPECT_EQ(dropped_in.out, ours.out);
   }
-  // Of a disk without a partition table only the appliance knows what there is.
-  const Outcome wrong = test::drydock({"ls", "-a", shared_->file("esp.part"), "-m", "/dev/sda9", "/"});
-  EXPECT_EQ(wrong.status, 1);
-  EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sda9 on /: "));
-  EXPECT_THAT(wrong.err, HasSubstr("; there are: /dev/sda (vfat)\n"));
-  EXPECT_EQ(std::ranges::count(wrong.err, '\n'), 1) << wrong.err;
 }
 
 std::string tree_listing(const fs::path& folder) {
@@ -299,6 +298,7 @@ TEST_F(Guest, root_on_lvm_is_listed_read_and_measured) {
   const std::string path = dir_.file("lvm.img");
   test::make_lvm_guest(path, tree, dir_.path());
   const std::string before = hash(path);
+  const KeptAppliance kept;
   expect_same("virt-filesystems", "filesystems", {"-a", path, "--all", "--long", "--uuid", "-h"});
   expect_same("virt-df", "df", {"-a", path, "--csv"});
   const Outcome cat = test::drydock({"cat", "-a", path, "/etc/hostname"});
@@ -312,13 +312,27 @@ TEST_F(Guest, an_encrypted_guest_opens_with_its_key_only) {
   test::make_debian_tree(tree, "LABEL=cryptroot / ext4 defaults 0 1\n");
   const std::string path = dir_.file("luks.img");
   test::make_encrypted_guest(path, tree, dir_.path());
+  const UniqueFd progress(::open(dir_.file("progress").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+  const Outcome wrong = test::drydock({"cat", "-a", path, "--key", "all:key:wrong", "--keys-from-stdin",
+                                       "--progress-fd", std::to_string(progress.get()), "/etc/hostname"});
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_THAT(wrong.err, HasSubstr("/dev/sda1 is encrypted, and no key opens it; --key /dev/sda1:file:FILENAME"));
+  std::ifstream progress_lines(dir_.file("progress"));
+  std::vector<nlohmann::json> told;
+  for (std::string line; std::getline(progress_lines, line);) told.push_back(nlohmann::json::parse(line));
+  ASSERT_GE(told.size(), 3U);
+  EXPECT_EQ(told.front()["phase"], "launching");
+  EXPECT_EQ(told[told.size() - 2]["percent"], 100.0);
+  EXPECT_EQ(told.back()["state"], "failed");
+
+  const KeptAppliance kept;
+  const Outcome measured = test::drydock({"df", "-a", path});
+  EXPECT_EQ(measured.status, 1);
+  EXPECT_THAT(measured.err, HasSubstr("drydock df: /dev/sda1 is left out: it is encrypted\n"));
+  EXPECT_EQ(test::drydock_as({"virt-df", "-a", path}).err, "");
   const Outcome opened = test::drydock({"cat", "-a", path, "--key", "all:key:secret", "/etc/hostname"});
   EXPECT_EQ(opened.status, 0) << opened.err;
   EXPECT_EQ(opened.out, "guest1\n");
-  const Outcome wrong =
-      test::drydock({"cat", "-a", path, "--key", "all:key:wrong", "--keys-from-stdin", "/etc/hostname"});
-  EXPECT_EQ(wrong.status, 1);
-  EXPECT_THAT(wrong.err, HasSubstr("/dev/sda1 is encrypted, and no key opens it; --key /dev/sda1:file:FILENAME"));
 }
 
 // The process's children of that name, as pid and command line.

@@ -36,6 +36,7 @@ TEST(GuestOutput, columns_are_aligned_and_empty_ones_left_out) {
 TEST(GuestOutput, safety_12_json_escapes_names) {
   EXPECT_EQ(json_text("a\"\n\x1b[31m"), "\"a\\\"\\n\\u001b[31m\"\n");
   EXPECT_EQ(json_text("bad \xff byte"), "\"bad \xef\xbf\xbd byte\"\n");
+  EXPECT_EQ(json_text("g\xc3\xbct \xe2\x80\xae\xc2\x9b"), "\"g\xc3\xbct \\u202e\\u009b\"\n");
 }
 
 TEST(GuestOutput, json_keeps_bytes_that_are_not_utf_8) {

@@ -25,7 +25,7 @@ std::string fitting_name(const std::string& name, size_t number) {
 
 void check_name(std::string_view name, std::string_view path) {
   if (!name.empty() && name != "." && name != "..") return;
-  throw Error(ErrorKind::usage, fmt::format("'{}' is not a path that a file can have", printable(path)));
+  throw Error(ErrorKind::usage, fmt::format("'{}' is not a path that a file can have", printable_in_quotes(path)));
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ Tree::Tree(const std::vector<TreeFile>& files) {
     check_name(rest, file.path);
     const std::string name = fitting_name(std::string(rest), number);
     if (!find(folder)->is_folder() || lookup(folder, name)) {
-      throw Error(ErrorKind::usage, fmt::format("two files would be called '{}'", printable(file.path)));
+      throw Error(ErrorKind::usage, fmt::format("two files would be called '{}'", printable_in_quotes(file.path)));
     }
     add(folder, name, std::make_unique<DiskFile>(file.disk));
   }

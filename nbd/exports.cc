@@ -15,14 +15,14 @@ void Exports::add(Export added) {
   if (added.name.size() > max_string_length || added.name.find('\0') != std::string::npos) {
     throw Error(ErrorKind::usage,
                 fmt::format("'{}' cannot be an export's name: it takes at most {} bytes other than NUL",
-                            printable(added.name.substr(0, 64)), max_string_length));
+                            printable_in_quotes(added.name.substr(0, 64)), max_string_length));
   }
   if (added.description.size() > max_string_length) {
     throw Error(ErrorKind::usage, fmt::format("export description '{}...' too long: it takes at most {} bytes",
-                                              printable(added.description.substr(0, 64)), max_string_length));
+                                              printable_in_quotes(added.description.substr(0, 64)), max_string_length));
   }
   if (find(added.name) != nullptr) {
-    throw Error(ErrorKind::usage, fmt::format("two exports are called '{}'", printable(added.name)));
+    throw Error(ErrorKind::usage, fmt::format("two exports are called '{}'", printable_in_quotes(added.name)));
   }
   all_.push_back(std::make_shared<const Export>(std::move(added)));
 }
@@ -51,7 +51,7 @@ void Exports::flush() const {
       try {
         each->disk->flush();
       } catch (const Error& error) {
-        throw error.within(fmt::format("export '{}'", printable(each->name)));
+        throw error.within(fmt::format("export '{}'", printable_in_quotes(each->name)));
       }
     });
   }

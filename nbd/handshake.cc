@@ -108,8 +108,9 @@ std::shared_ptr<const Export> Handshake::find_export(std::string_view name) {
   try {
     auto found = exports_.find(name);
     if (found) return found;
-    refuse(OptionReply::error_unknown, name.empty() ? "there is no default export; list the exports for their names"
-                                                    : fmt::format("there is no export '{}'", printable(name)));
+    refuse(OptionReply::error_unknown, name.empty()
+                                           ? "there is no default export; list the exports for their names"
+                                           : fmt::format("there is no export '{}'", printable_in_quotes(name)));
   } catch (const Error& error) {
     refuse(OptionReply::error_unknown, error.what());
   }

@@ -46,10 +46,11 @@ ExportedBitmap exported_bitmap(const std::shared_ptr<const Image>& image, const 
   const auto all = image->bitmaps();
   const auto found = std::ranges::find(all, name, &BitmapInfo::name);
   if (found == all.end()) {
-    throw Error(ErrorKind::not_found, fmt::format("Bitmap '{}' is not found", printable(name)));
+    throw Error(ErrorKind::not_found, fmt::format("Bitmap '{}' is not found", printable_in_quotes(name)));
   }
   if (found->in_use) {
-    throw Error(ErrorKind::invalid, fmt::format("Bitmap '{}' is inconsistent and cannot be used", printable(name)));
+    throw Error(ErrorKind::invalid,
+                fmt::format("Bitmap '{}' is inconsistent and cannot be used", printable_in_quotes(name)));
   }
   return {name, std::make_shared<LateRanges>(image, name)};
 }

@@ -155,7 +155,7 @@ void Session::finish_tls() {
   const TlsPeer peer = tls_->peer();
   record_.came_by_tls(peer.name);
   const bool may_come_in = context_.tls.allowed.empty() || peer.is_among(context_.tls.allowed);
-  handshake_.finish_tls(may_come_in ? "" : fmt::format("'{}' is not allowed in here", printable(peer.name)));
+  handshake_.finish_tls(may_come_in ? "" : fmt::format("'{}' is not allowed in here", printable_in_quotes(peer.name)));
 }
 
 // Requests that have arrived together are answered together.

@@ -39,7 +39,7 @@ SessionRecord::~SessionRecord() {
 }
 
 void SessionRecord::came_by_tls(const std::string& name) {
-  if (log_) say(name.empty() ? "TLS, without a name" : fmt::format("TLS as '{}'", printable(name)));
+  if (log_) say(name.empty() ? "TLS, without a name" : fmt::format("TLS as '{}'", printable_in_quotes(name)));
 }
 
 void SessionRecord::refused(OptionReply error, const std::string& message) {
@@ -61,7 +61,8 @@ void SessionRecord::chose(const Export& chosen) {
     const std::lock_guard lock(mutex_);
     served_ = true;
   }
-  if (log_) say(fmt::format("export '{}', {}", printable(chosen.name), chosen.writable() ? "writable" : "read-only"));
+  if (log_)
+    say(fmt::format("export '{}', {}", printable_in_quotes(chosen.name), chosen.writable() ? "writable" : "read-only"));
 }
 
 void SessionRecord::ends(std::string_view why, TurnedAway reason) {

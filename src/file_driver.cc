@@ -21,7 +21,7 @@ void check_file_driver(const Storage& storage, std::string_view driver) {
   if (fd < 0 || ::fstat(fd, &status) != 0) status.st_mode = 0;
   const bool device = S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode);
   if (driver == "file" ? S_ISREG(status.st_mode) : device) return;
-  throw_invalid(fmt::format("'{}' driver requires '{}' to be {}", driver, printable(storage.name()),
+  throw_invalid(fmt::format("'{}' driver requires '{}' to be {}", driver, printable_in_quotes(storage.name()),
                             driver == "file" ? "a regular file" : "either a character or block device"));
 }
 

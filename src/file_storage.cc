@@ -57,7 +57,7 @@ UniqueFd open_descriptor(const std::string& path, bool writable) {
   if (!fd && errno == EPERM) fd.reset(::open(path.c_str(), flags));
   if (!fd) {
     const int error = errno;
-    throw system_error(error, fmt::format("Could not open '{}'", printable(path)));
+    throw system_error(error, fmt::format("Could not open '{}'", printable_in_quotes(path)));
   }
   return fd;
 }
@@ -76,7 +76,7 @@ FileStorage::FileStorage(UniqueFd fd, std::string name, bool writable)
   } else if (!S_ISREG(status.st_mode)) {
     throw Error(ErrorKind::invalid,
                 fmt::format("Could not open '{}': it is {}; an image is a regular file or a block device",
-                            printable(name_), file_type_name(status.st_mode)));
+                            printable_in_quotes(name_), file_type_name(status.st_mode)));
   }
 }
 
@@ -86,7 +86,7 @@ void FileStorage::look_at_block_device() {
   int sector = 0;
   if (::ioctl(fd_.get(), BLKGETSIZE64, &fixed_size_) != 0 || ::ioctl(fd_.get(), BLKROGET, &read_only) != 0 ||
       ::ioctl(fd_.get(), BLKSSZGET, &sector) != 0) {
-    throw system_error(errno, name_);
+    throw system_error(errno, printable(name_));
   }
   sector_size_ = static_cast<uint32_t>(sector);
   if (writable_ && read_only != 0) {
@@ -118,14 +118,15 @@ size_t FileStorage::read(HostOffset offset, std::span<std::byte> buffer) const {
     if (got > 0) {
       done += static_cast<size_t>(got);
     } else if (errno != EINTR) {
-      throw system_error(errno, fmt::format("{}: reading {} bytes at offset {}", name_, buffer.size(), offset.value()));
+      throw system_error(
+          errno, fmt::format("{}: reading {} bytes at offset {}", printable(name_), buffer.size(), offset.value()));
     }
   }
   return done;
 }
 
 void FileStorage::check_writable() const {
-  if (!writable_) throw Error(ErrorKind::read_only, fmt::format("{}: opened read-only", name_));
+  if (!writable_) throw Error(ErrorKind::read_only, fmt::format("{}: opened read-only", printable(name_)));
 }
 
 void FileStorage::write(HostOffset offset, std::span<const std::byte> data) {
@@ -137,8 +138,8 @@ void FileStorage::write(HostOffset offset, std::span<const std::byte> data) {
     if (put > 0) {
       done += static_cast<size_t>(put);
     } else if (put == 0 || errno != EINTR) {
-      throw system_error(put == 0 ? EIO : errno,
-                         fmt::format("{}: writing {} bytes at offset {}", name_, data.size(), offset.value()));
+      throw system_error(put == 0 ? EIO : errno, fmt::format("{}: writing {} bytes at offset {}", printable(name_),
+                                                             data.size(), offset.value()));
     }
   }
 }
@@ -187,7 +188,8 @@ bool FileStorage::zero_at_once(HostOffset offset, uint64_t length, bool keep_spa
   // Of a device it may write zeros: no more than a client that asks for something quicker does itself.
   if (::fallocate(fd_.get(), FALLOC_FL_ZERO_RANGE, start, count) == 0) return true;
   if (errno == ENOSPC || errno == EFBIG || errno == EIO) {
-    throw system_error(errno, fmt::format("{}: zeroing {} bytes at offset {}", name_, length, offset.value()));
+    throw system_error(errno,
+                       fmt::format("{}: zeroing {} bytes at offset {}", printable(name_), length, offset.value()));
   }
   return false;
 }
@@ -198,7 +200,8 @@ void FileStorage::reserve(HostOffset offset, uint64_t length) {
   const auto start = static_cast<off_t>(offset.value());
   if (::fallocate(fd_.get(), FALLOC_FL_KEEP_SIZE, start, static_cast<off_t>(length)) == 0) return;
   if (errno != ENOSPC && errno != EDQUOT) return;
-  throw system_error(errno, fmt::format("{}: reserving {} bytes at offset {}", name_, length, offset.value()));
+  throw system_error(errno,
+                     fmt::format("{}: reserving {} bytes at offset {}", printable(name_), length, offset.value()));
 }
 
 void FileStorage::discard(HostOffset offset, uint64_t length) {
@@ -209,7 +212,8 @@ void FileStorage::discard(HostOffset offset, uint64_t length) {
   if (::fallocate(fd_.get(), mode, static_cast<off_t>(offset.value()), static_cast<off_t>(length)) == 0) return;
   // A hint that this filesystem or device does not take is no failure.
   if (errno == EOPNOTSUPP || errno == ENODEV || errno == EINVAL) return;
-  throw system_error(errno, fmt::format("{}: discarding {} bytes at offset {}", name_, length, offset.value()));
+  throw system_error(errno,
+                     fmt::format("{}: discarding {} bytes at offset {}", printable(name_), length, offset.value()));
 }
 
 void FileStorage::truncate(uint64_t size) {
@@ -218,11 +222,11 @@ void FileStorage::truncate(uint64_t size) {
   if (block_device_) {
     if (size <= fixed_size_) return;
     throw Error(ErrorKind::no_space,
-                fmt::format("{}: a device of {} bytes cannot grow to {}", name_, fixed_size_, size));
+                fmt::format("{}: a device of {} bytes cannot grow to {}", printable(name_), fixed_size_, size));
   }
   check_file_size(name_, 0, size);
   if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) {
-    throw system_error(errno, fmt::format("{}: changing the size to {}", name_, size));
+    throw system_error(errno, fmt::format("{}: changing the size to {}", printable(name_), size));
   }
 }
 
@@ -239,7 +243,7 @@ void FileStorage::extend(uint64_t size) {
 void FileStorage::flush_now() {
   if (!writable_ || !flushes_) return;
   while (::fdatasync(fd_.get()) != 0) {
-    if (errno != EINTR) throw system_error(errno, fmt::format("{}: flushing", name_));
+    if (errno != EINTR) throw system_error(errno, fmt::format("{}: flushing", printable(name_)));
   }
 }
 

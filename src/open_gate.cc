@@ -48,7 +48,7 @@ fs::path folder_of_namer(const FileReference& reference) {
 // Opens `path`, already canonical, below `tree`: a symlink slipped in since then is refused by the kernel.
 UniqueFd open_beneath(const fs::path& tree, const fs::path& path, bool writable, const FileReference& reference) {
   const UniqueFd folder(::open(tree.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) throw system_error(errno, fmt::format("Could not open '{}'", printable(tree.string())));
+  if (!folder) throw system_error(errno, fmt::format("Could not open '{}'", printable_in_quotes(tree.string())));
   const std::string relative = path.lexically_relative(tree).string();
   open_how how{};
   how.flags = (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOATIME;
@@ -79,7 +79,7 @@ std::shared_ptr<Storage> LocalFilesGate::open_remote_file(const FileReference& r
   throw Error(ErrorKind::refused,
               fmt::format("Refused {}: it is on a server; if you trust the image, allow that server with --allow-nbd "
                           "'{}'",
-                          describe(reference), printable(reference.name)));
+                          describe(reference), printable_in_quotes(reference.name)));
 }
 
 std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bool writable) const {
@@ -109,8 +109,8 @@ std::shared_ptr<Storage> LocalFilesGate::open(const FileReference& reference, bo
         ErrorKind::refused,
         fmt::format("Refused {}: it lies in '{}', outside the folder of the image; if you trust the image, allow it "
                     "with --allow-dir '{}'",
-                    describe(reference), printable(path.parent_path().string()),
-                    printable(path.parent_path().string())));
+                    describe(reference), printable_in_quotes(path.parent_path().string()),
+                    printable_in_quotes(path.parent_path().string())));
   }
   return std::make_shared<FileStorage>(open_beneath(*tree, path, writable, reference), location, writable);
 }

@@ -49,8 +49,8 @@ size_t find_base(const Layers& chain, const std::optional<std::string>& word) {
       return i;
     }
   }
-  throw Error(ErrorKind::not_found, fmt::format("Did not find '{}' in the backing chain of '{}'", printable(*word),
-                                                printable(chain[0]->path())));
+  throw Error(ErrorKind::not_found, fmt::format("Did not find '{}' in the backing chain of '{}'",
+                                                printable_in_quotes(*word), printable_in_quotes(chain[0]->path())));
 }
 
 // The layer `index` once more, for writing. What its overlay names has passed the gate, and passes it again.

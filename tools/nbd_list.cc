@@ -114,7 +114,7 @@ constexpr std::array flag_names{
 };
 
 std::string text_of(nbd_handle* nbd, const Listed& listed) {
-  std::string text = fmt::format(" export: '{}'\n", printable(listed.name));
+  std::string text = fmt::format(" export: '{}'\n", printable_in_quotes(listed.name));
   if (!listed.description.empty()) text += fmt::format("  description: {}\n", printable(listed.description));
   check(nbd_set_export_name(nbd, listed.name.c_str()), "listing");
   if (nbd_opt_info(nbd) == -1) return text;  // listed, but not to be had

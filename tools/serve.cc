@@ -83,7 +83,7 @@ void serve(const Invocation& invocation, nbd::ServerOptions options, std::vector
   // Who has made the socket knows where it is, and may be reading the output of something else.
   if (!activated && !invocation.as_incumbent) {
     for (const auto& entry : served.exports->list()) {
-      invocation.io.out << fmt::format("{}  {}\n", server.uri(entry.name), entry.description);
+      invocation.io.out << fmt::format("{}  {}\n", server.uri(entry.name), printable(entry.description));
     }
     invocation.io.out.flush();
     // Who has read one URI and gone is served; but what could not be told at all nobody will find.

@@ -25,7 +25,7 @@ std::string with_time(const std::string& line) {
   const auto now = std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
   const auto milliseconds = now.time_since_epoch().count() % 1000;
   return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z {}\n", fmt::gmtime(std::chrono::system_clock::to_time_t(now)),
-                     milliseconds, line);
+                     milliseconds, printable(line));
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ std::vector<uint64_t> read_table(const Storage& storage, const BitmapEntry& entr
     if (!is_valid_entry(word, cluster_size)) {
       throw Error(ErrorKind::invalid,
                   fmt::format("{}: the table of bitmap '{}' has an entry {:#x} that is not possible",
-                              printable(storage.name()), printable(entry.name), word));
+                              printable(storage.name()), printable_in_quotes(entry.name), word));
     }
   }
   return table;
@@ -134,12 +134,12 @@ std::shared_ptr<const DirtyBitmap> read_bitmap(const Storage& storage, const Hea
     if (entry.name != name) continue;
     if (const auto reason = reason_against(entry, geometry)) {
       throw Error(ErrorKind::invalid,
-                  fmt::format("{}: bitmap '{}' {}", printable(storage.name()), printable(name), *reason));
+                  fmt::format("{}: bitmap '{}' {}", printable(storage.name()), printable_in_quotes(name), *reason));
     }
     return load_bitmap(storage, entry, geometry);
   }
   throw Error(ErrorKind::not_found,
-              fmt::format("{}: Dirty bitmap '{}' not found", printable(storage.name()), printable(name)));
+              fmt::format("{}: Dirty bitmap '{}' not found", printable(storage.name()), printable_in_quotes(name)));
 }
 
 }  // namespace drydock::qcow2

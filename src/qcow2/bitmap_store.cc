@@ -43,7 +43,8 @@ void BitmapStore::fail(ErrorKind kind, const std::string& message) const {
 
 BitmapStore::Bitmap& BitmapStore::find(std::string_view name) {
   const auto found = std::ranges::find_if(bitmaps_, [&](const Bitmap& bitmap) { return bitmap.entry.name == name; });
-  if (found == bitmaps_.end()) fail(ErrorKind::not_found, fmt::format("Dirty bitmap '{}' not found", printable(name)));
+  if (found == bitmaps_.end())
+    fail(ErrorKind::not_found, fmt::format("Dirty bitmap '{}' not found", printable_in_quotes(name)));
   return *found;
 }
 
@@ -52,7 +53,7 @@ BitmapStore::Bitmap& BitmapStore::find_usable(std::string_view name) {
   // One whose bits are here was usable; its table may by now be of another size than the disk's.
   if (!bitmap.bits) {
     if (const auto reason = reason_against(bitmap.entry, geometry())) {
-      fail(ErrorKind::invalid, fmt::format("Bitmap '{}' {}", printable(name), *reason));
+      fail(ErrorKind::invalid, fmt::format("Bitmap '{}' {}", printable_in_quotes(name), *reason));
     }
     load(bitmap);
   }
@@ -262,7 +263,7 @@ void BitmapStore::prepare_resize(uint64_t new_size) {
     if (new_size == 0) fail(ErrorKind::invalid, "a disk without a byte cannot have bitmaps; remove them first");
     if (bitmap_bytes(new_size, bitmap.entry.granularity_bits) > max_bitmap_bytes) {
       fail(ErrorKind::invalid, fmt::format("Bitmap '{}' would take more than {} bytes; remove it first",
-                                           printable(name), max_bitmap_bytes));
+                                           printable_in_quotes(name), max_bitmap_bytes));
     }
     if (!bitmap.marked) unmarked.push_back(&bitmap);
   }

@@ -66,7 +66,7 @@ ImageRewrite::Bytes* ImageRewrite::block(uint64_t index) {
   if (place == HostOffset(0)) return nullptr;
   if (!place.is_aligned(layer_.header.cluster_size())) {
     throw Error(ErrorKind::corrupt, fmt::format("{}: the refcount block at {:#x} is not aligned to a cluster",
-                                                storage_.name(), place.value()));
+                                                printable(storage_.name()), place.value()));
   }
   Bytes bytes(layer_.header.cluster_size());
   read_exactly(storage_, place, bytes, "a refcount block");
@@ -97,13 +97,13 @@ void ImageRewrite::change(uint64_t cluster, int delta) {
   if (delta > 0 && now == max_refcount(order)) {
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: the cluster at {:#x} cannot be shared once more: its reference count has {} bits",
-                            storage_.name(), offset_of(cluster).value(), layer_.header.refcount_bits()));
+                            printable(storage_.name()), offset_of(cluster).value(), layer_.header.refcount_bits()));
   }
   if (delta < 0 && now == 0) {
     throw Error(
         ErrorKind::corrupt,
         fmt::format("{}: the cluster at {:#x} is in use, but its reference count is 0; 'drydock check' tells more",
-                    storage_.name(), offset_of(cluster).value()));
+                    printable(storage_.name()), offset_of(cluster).value()));
   }
   const uint64_t then = delta > 0 ? now + 1 : now - 1;
   set_refcount_at(bytes, cluster % per_block_, order, then);
@@ -152,8 +152,8 @@ void ImageRewrite::drop_clusters(HostOffset offset, uint64_t bytes) {
 
 std::vector<uint64_t> ImageRewrite::read_l1(HostOffset offset, uint64_t entries) const {
   if (entries * table_entry_bytes > max_l1_table_bytes || !offset.is_aligned(layer_.header.cluster_size())) {
-    throw Error(ErrorKind::corrupt, fmt::format("{}: an L1 table of {} entries at {:#x} cannot be", storage_.name(),
-                                                entries, offset.value()));
+    throw Error(ErrorKind::corrupt, fmt::format("{}: an L1 table of {} entries at {:#x} cannot be",
+                                                printable(storage_.name()), entries, offset.value()));
   }
   std::vector<uint64_t> l1(entries);
   read_exactly(storage_, offset, std::as_writable_bytes(std::span(l1)), "an L1 table");
@@ -286,9 +286,9 @@ HostOffset ImageRewrite::place_table(uint64_t& clusters) {
   for (uint64_t first = 0;;) {
     clusters = divide_up(entries * table_entry_bytes, header.cluster_size());
     if (clusters * header.cluster_size() > max_refcount_table_bytes) {
-      throw Error(
-          ErrorKind::no_space,
-          fmt::format("{}: the image file cannot grow: its refcount table would be too large", storage_.name()));
+      throw Error(ErrorKind::no_space,
+                  fmt::format("{}: the image file cannot grow: its refcount table would be too large",
+                              printable(storage_.name())));
     }
     first = allocate(clusters);
     place_blocks();

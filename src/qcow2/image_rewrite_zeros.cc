@@ -84,7 +84,7 @@ void ImageRewrite::check_replacements() {
   if (++replaced_tables_ <= end_cluster_) return;
   throw Error(ErrorKind::corrupt, fmt::format("{}: its L1 tables name L2 tables more often than its file has clusters, "
                                               "which no program writes; copy what you need into a new image",
-                                              storage_.name()));
+                                              printable(storage_.name())));
 }
 
 }  // namespace drydock::qcow2

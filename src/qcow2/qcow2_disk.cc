@@ -52,7 +52,8 @@ void Qcow2Disk::read_data(const Mapping& mapping, GuestOffset offset, std::span<
         ErrorKind::corrupt,
         fmt::format(
             "{}: the file is truncated: guest offset {:#x} lies in the cluster at {:#x}, but the file ends at {:#x}",
-            storage.name(), (offset + (last_cluster - mapping.host.value())).value(), last_cluster, file_size));
+            printable(storage.name()), (offset + (last_cluster - mapping.host.value())).value(), last_cluster,
+            file_size));
   }
   std::ranges::fill(buffer.subspan(got), std::byte{0});
 }

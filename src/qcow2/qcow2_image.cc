@@ -99,7 +99,7 @@ std::shared_ptr<Disk> Qcow2Image::disk() const {
 
 std::shared_ptr<Disk> Qcow2Image::snapshot_disk(size_t index) const {
   const Snapshot& snapshot = snapshots_.at(index);
-  const std::string what = fmt::format("the L1 table of snapshot '{}'", printable(snapshot.info.name));
+  const std::string what = fmt::format("the L1 table of snapshot '{}'", printable_in_quotes(snapshot.info.name));
   const uint64_t size = round_down(snapshot.info.disk_size, sector_size);
   std::vector<uint64_t> l1 =
       read_l1_table(*layer_->storage, header(), snapshot.l1_offset, snapshot.l1_entries, size, what);
@@ -160,7 +160,7 @@ void Qcow2Image::open_data_file(Chain& chain) {
       chain.gate->open({*header().data_file, path(), FileRole::data_file}, layer_->storage->writable());
   chain.take_into_use(*layer_->data_storage,
                       fmt::format("is the data file of '{}', and an image of its chain or a data file there as well",
-                                  printable(path())));
+                                  printable_in_quotes(path())));
 }
 
 std::shared_ptr<const Image> open_backing_file(const Header& header, const std::string& path, Chain& chain) {
@@ -174,14 +174,14 @@ std::shared_ptr<const Image> open_backing_file(const Header& header, const std::
     if (!format) {
       throw Error(ErrorKind::unsupported,
                   fmt::format("{}: backing file '{}' has the format '{}'; raw and qcow2 are known", printable(path),
-                              printable(reference.name), printable(*header.backing_format)));
+                              printable_in_quotes(reference.name), printable_in_quotes(*header.backing_format)));
     }
   }
   if (!format) {
     throw Error(ErrorKind::refused,
                 fmt::format("{}: does not record the format of its backing file '{}', and guessing it is "
                             "not safe; give it with --backing-format",
-                            printable(path), printable(reference.name)));
+                            printable(path), printable_in_quotes(reference.name)));
   }
   return open_layer(chain.gate->open(reference, false), *format, RawOrigin::given, chain, driver);
 }

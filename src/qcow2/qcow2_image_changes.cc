@@ -104,7 +104,7 @@ void Qcow2Image::check_snapshot_size(const Snapshot& snapshot) const {
   throw Error(
       ErrorKind::invalid,
       fmt::format("{}: snapshot '{}' claims a disk of {} bytes, too large for clusters of {} bytes", printable(path()),
-                  printable(snapshot.info.name), snapshot.info.disk_size, header().cluster_size()));
+                  printable_in_quotes(snapshot.info.name), snapshot.info.disk_size, header().cluster_size()));
 }
 
 void Qcow2Image::apply_snapshot(size_t index) {
@@ -182,7 +182,7 @@ void Qcow2Image::resize(uint64_t size, Preallocation preallocation) {
     if (!bitmap.in_use) continue;
     throw Error(ErrorKind::invalid,
                 fmt::format("{}: Bitmap '{}' is inconsistent and cannot be used: it can only be removed",
-                            printable(path()), printable(bitmap.name)));
+                            printable(path()), printable_in_quotes(bitmap.name)));
   }
   // No cluster of these images hides what is below it and reads as zeros.
   if (header().version < 3 && layer_->backing && disk.size() < std::min(size, layer_->backing->size())) {

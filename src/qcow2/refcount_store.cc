@@ -50,7 +50,7 @@ RefcountStore::Cached& RefcountStore::load(uint64_t index) {
   if (!offset.is_aligned(cluster_size_)) {
     throw Error(ErrorKind::corrupt, fmt::format("{}: the refcount block for cluster {:#x} lies at {:#x}, which is not "
                                                 "aligned to a cluster",
-                                                storage_.name(), index * per_block_, offset.value()));
+                                                printable(storage_.name()), index * per_block_, offset.value()));
   }
   auto bytes = std::make_shared<Bytes>(cluster_size_);
   read_exactly(storage_, offset, *bytes, "a refcount block");
@@ -100,11 +100,11 @@ void RefcountStore::add(uint64_t cluster) {
   if (now == max_count_) {
     throw Error(ErrorKind::unsupported,
                 fmt::format("{}: the cluster at {:#x} cannot be shared once more: its reference count has {} bits",
-                            storage_.name(), offset_of(cluster).value(), 1U << order_));
+                            printable(storage_.name()), offset_of(cluster).value(), 1U << order_));
   }
   if (now == 0)
     throw Error(ErrorKind::corrupt, fmt::format("{}: the cluster at {:#x} is in use, but its reference count is 0",
-                                                storage_.name(), offset_of(cluster).value()));
+                                                printable(storage_.name()), offset_of(cluster).value()));
   reserve_block(cluster / per_block_);
   set(cluster, now + 1);
 }
@@ -193,7 +193,7 @@ void RefcountStore::claim(ClusterRun run) {
 void RefcountStore::check_limit(ClusterRun run) const {
   if (offset_of(run.first + run.count).value() <= max_host_offset) return;
   throw Error(ErrorKind::no_space,
-              fmt::format("{}: the image file would be larger than qcow2 can be", storage_.name()));
+              fmt::format("{}: the image file would be larger than qcow2 can be", printable(storage_.name())));
 }
 
 ClusterRun RefcountStore::allocate(uint64_t max_clusters) {
@@ -296,7 +296,7 @@ void RefcountStore::grow_table(uint64_t min_entries) {
   if (clusters * cluster_size_ > max_refcount_table_bytes) {
     throw Error(ErrorKind::no_space,
                 fmt::format("{}: the image file cannot grow: its refcount table would need more than {} bytes",
-                            storage_.name(), max_refcount_table_bytes));
+                            printable(storage_.name()), max_refcount_table_bytes));
   }
   const size_t old_size = table_.size();
   table_.resize(clusters * cluster_size_ / table_entry_bytes);

@@ -144,7 +144,7 @@ TEST_F(Guest, safety_1_reading_commands_speak_as_libguestfs_tools_do_and_change_
   const Outcome wrong = test::drydock({"ls", "-a", image(), "-a", shared_->file("esp.part"), "-m", "/dev/sdb9", "/"});
   EXPECT_EQ(wrong.status, 1);
   EXPECT_THAT(wrong.err, HasSubstr("cannot mount /dev/sdb9 on /: "));
-  EXPECT_THAT(wrong.err, HasSubstr("; there are: /dev/sda1 (vfat), /dev/sda2 (ext4), /dev/sdb (vfat)\n"));
+  EXPECT_THAT(wrong.err, HasSubstr("; there are: /dev/sdb (vfat), /dev/sda1 (vfat), /dev/sda2 (ext4)\n"));
   EXPECT_EQ(std::ranges::count(wrong.err, '\n'), 1) << wrong.err;
   EXPECT_EQ(hash(image()), before);
 }

@@ -11,6 +11,7 @@ Layer::Layer(std::shared_ptr<Storage> image_storage, Header image_header, std::s
     : storage(std::move(image_storage)),
       data_storage(storage),
       header(std::move(image_header)),
+      header_owner(*storage),
       decoder(header),
       tables(std::move(table_cache)),
       decoded(header.cluster_size()) {}

@@ -12,6 +12,7 @@
 #include "src/disk.h"
 #include "src/qcow2/decoded_clusters.h"
 #include "src/qcow2/header.h"
+#include "src/qcow2/header_owner.h"
 #include "src/qcow2/l2_entry.h"
 #include "src/qcow2/table_cache.h"
 
@@ -31,6 +32,7 @@ struct Layer {
   std::shared_ptr<Storage> storage;
   std::shared_ptr<Storage> data_storage;  // the external data file, or `storage`
   Header header;
+  HeaderOwner header_owner;  // of the header in the file: nobody changes it but through this
   L2Decoder decoder;
   std::shared_ptr<TableCache> tables;
   std::shared_ptr<const Disk> backing;  // null for none

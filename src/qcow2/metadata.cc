@@ -13,7 +13,6 @@ Metadata::Metadata(std::shared_ptr<Layer> layer, std::vector<uint64_t> l1, const
                    uint64_t cache_bytes, std::shared_ptr<IoGate> gate)
     : layer_(std::move(layer)),
       gate_(std::move(gate)),
-      header_owner_(*layer_->storage),
       cache_bytes_(cache_bytes),
       max_dirty_bytes_(std::max(cache_bytes / 2, 2 * layer_->header.cluster_size())),
       guard_(layer_->header.cluster_bits) {
@@ -103,7 +102,7 @@ void Metadata::vet(HostOffset offset, uint64_t bytes, std::optional<MetadataKind
 void Metadata::refuse(HostOffset offset, uint64_t bytes, MetadataKind hit) {
   const std::lock_guard lock(refusal_mutex_);
   if (!refused_.exchange(true) && layer_->header.version >= 3) {
-    header_owner_.mark_corrupt();
+    layer_->header_owner.mark_corrupt();
   }
   throw Error(
       ErrorKind::corrupt,

@@ -36,7 +36,6 @@
 #include "src/preallocation.h"
 #include "src/qcow2/cluster_allocator.h"
 #include "src/qcow2/cluster_map.h"
-#include "src/qcow2/header_owner.h"
 #include "src/qcow2/io_gate.h"
 #include "src/qcow2/l2_store.h"
 #include "src/qcow2/overlap_guard.h"
@@ -112,9 +111,6 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   // header of the layer is the file's.
   void reload(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
 
-  // The header in the file; nobody changes it but through this.
-  HeaderOwner& header_owner() { return header_owner_; }
-
   // Throws when a write was refused before, see above.
   void check_usable() const;
 
@@ -164,7 +160,6 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
 
   std::shared_ptr<Layer> layer_;
   std::shared_ptr<IoGate> gate_;
-  HeaderOwner header_owner_;
   uint64_t cache_bytes_;
   uint64_t max_dirty_bytes_;
 

@@ -45,7 +45,7 @@ void Metadata::flush() {
 
 void Metadata::commit_locked(Scope scope) {
   const uint64_t ordinal = ++commits_started_;
-  header_owner_.restore();
+  layer_->header_owner.restore();
   Batch batch = take(scope);
   try {
     write(batch);
@@ -100,14 +100,15 @@ void Metadata::write(const Batch& batch) {
 void Metadata::switch_refcount_table(const RefcountStore::Batch& batch) {
   const uint64_t bytes = batch.new_table.size() * sizeof(uint64_t);
   const auto clusters = static_cast<uint32_t>(bytes >> layer_->header.cluster_bits);
-  header_owner_.change([&](HeaderFields& fields) { fields.set_refcount_table(batch.new_table_offset, clusters); });
+  layer_->header_owner.change(
+      [&](HeaderFields& fields) { fields.set_refcount_table(batch.new_table_offset, clusters); });
   layer_->header.refcount_table_offset = batch.new_table_offset;
   layer_->header.refcount_table_clusters = clusters;
 }
 
 void Metadata::set_dirty_bit() {
   if (dirty_bit_set_ || (layer_->header.compatible_features & compatible::lazy_refcounts) == 0) return;
-  header_owner_.change([](HeaderFields& fields) {
+  layer_->header_owner.change([](HeaderFields& fields) {
     fields.set_incompatible_features(fields.incompatible_features() | incompatible::dirty);
   });
   dirty_bit_set_ = true;
@@ -180,7 +181,7 @@ void Metadata::close() {
   }
   if (dirty_bit_set_) {
     layer_->storage->flush();
-    header_owner_.change([](HeaderFields& fields) {
+    layer_->header_owner.change([](HeaderFields& fields) {
       fields.set_incompatible_features(fields.incompatible_features() & ~incompatible::dirty);
     });
     dirty_bit_set_ = false;

@@ -4,7 +4,6 @@
 
 #include "src/error.h"
 #include "src/file_driver.h"
-#include "src/qcow2/header_fields.h"
 #include "src/qcow2/l1_table.h"
 #include "src/qcow2/refcounts.h"
 #include "src/qcow2/repair.h"
@@ -76,11 +75,11 @@ void Qcow2Image::check_not_corrupt() const {
 // cleared).
 void Qcow2Image::prepare_for_writing() {
   check_not_corrupt();
-  if (header().version < 3) return;
-  HeaderFields fields(*layer_->storage);
-  if ((fields.autoclear_features() & ~autoclear::kept_by_writers) == 0) return;
-  fields.set_autoclear_features(fields.autoclear_features() & autoclear::kept_by_writers).store();
-  layer_->storage->flush();
+  if ((header().autoclear_features & ~autoclear::kept_by_writers) == 0) return;
+  layer_->header_owner.change([](HeaderFields& fields) {
+    fields.set_autoclear_features(fields.autoclear_features() & autoclear::kept_by_writers);
+  });
+  layer_->header.autoclear_features &= autoclear::kept_by_writers;
 }
 
 void Qcow2Image::set_snapshots(std::vector<Snapshot> snapshots) {

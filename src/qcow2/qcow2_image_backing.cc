@@ -14,12 +14,14 @@ void Qcow2Image::change_backing_file(const std::optional<std::string>& name, con
   if (!storage.writable()) {
     throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));
   }
-  prepare_for_writing();
+  const auto change_header = [&] {
+    prepare_for_writing();
+    layer_->header_owner.alone([&] { store_backing_file(storage, name, format); });
+  };
   if (writable_disk_) {
-    writable_disk_->exclusively(
-        [&] { writable_disk_->metadata().header_owner().alone([&] { store_backing_file(storage, name, format); }); });
+    writable_disk_->exclusively(change_header);
   } else {
-    store_backing_file(storage, name, format);
+    change_header();
   }
   layer_->header.backing_file = name;
   layer_->header.backing_format = format;

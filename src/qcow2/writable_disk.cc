@@ -16,7 +16,7 @@ WritableDisk::WritableDisk(std::shared_ptr<Layer> layer, std::shared_ptr<Metadat
       gate_(std::move(gate)),
       reader_(layer_, metadata_, size),
       discard_keeps_place_(discard_keeps_place && layer_->header.version >= 3),
-      bitmaps_(*layer_->storage, *metadata_, metadata_->header_owner(), layer_->header, size,
+      bitmaps_(*layer_->storage, *metadata_, layer_->header_owner, layer_->header, size,
                [this](const std::optional<BitmapsExtension>& now) { bitmap_directory_moved(now); }),
       snapshots_(std::move(snapshots)) {}
 
@@ -65,12 +65,10 @@ void WritableDisk::exclusively(const std::function<void()>& change) {
   }
 }
 
-void WritableDisk::switch_header(const std::function<void(HeaderFields&)>& set) {
-  metadata_->header_owner().change(set);
-}
+void WritableDisk::switch_header(const std::function<void(HeaderFields&)>& set) { layer_->header_owner.change(set); }
 
 void WritableDisk::restore_and_read_again() {
-  metadata_->header_owner().restore();
+  layer_->header_owner.restore();
   read_again();
   if (bitmaps_resizing_) finish_resizing_bitmaps();
 }

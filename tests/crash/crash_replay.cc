@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// crash_replay [--seed N] [--images N] [--jobs N] [--qemu PERCENT] [--crash N] [--keep FOLDER] [--trace]
+// crash_replay [--seed N] [--images N] [--jobs N] [--qemu PERCENT] [--fail] [--crash N] [--keep FOLDER] [--trace]
 //
-// Replays seeds from N on until so many crash images were examined; with --crash, that power cut of one seed alone.
+// Replays seeds from N on until so many crash images were examined; with --fail, operations of the storages fail, too;
+// with --crash, that power cut of one seed alone.
 // Exit status 0 when every image kept every promise. README.md says more.
 
 #include <fcntl.h>
@@ -39,6 +40,7 @@ struct Shared {
   std::atomic<uint64_t> images;
   std::atomic<uint64_t> images_by_qemu;
   std::atomic<uint64_t> steps;
+  std::atomic<uint64_t> failed;
   std::atomic<uint64_t> refused;
   std::atomic<uint64_t> seeds;
   std::atomic<uint64_t> failures;
@@ -48,11 +50,15 @@ constexpr uint64_t most_failures = 5;          // after which no further seed is
 constexpr unsigned seconds_of_patience = 300;  // with one seed, which takes less than one second
 
 Arguments parse(int argc, char** argv) {
-  static const option table[] = {
-      {"seed", required_argument, nullptr, 's'},  {"images", required_argument, nullptr, 'n'},
-      {"jobs", required_argument, nullptr, 'j'},  {"qemu", required_argument, nullptr, 'q'},
-      {"crash", required_argument, nullptr, 'c'}, {"keep", required_argument, nullptr, 'k'},
-      {"trace", no_argument, nullptr, 't'},       {nullptr, 0, nullptr, 0}};
+  static const option table[] = {{"seed", required_argument, nullptr, 's'},
+                                 {"images", required_argument, nullptr, 'n'},
+                                 {"jobs", required_argument, nullptr, 'j'},
+                                 {"qemu", required_argument, nullptr, 'q'},
+                                 {"crash", required_argument, nullptr, 'c'},
+                                 {"keep", required_argument, nullptr, 'k'},
+                                 {"trace", no_argument, nullptr, 't'},
+                                 {"fail", no_argument, nullptr, 'f'},
+                                 {nullptr, 0, nullptr, 0}};
   Arguments arguments;
   for (int letter = 0; (letter = getopt_long(argc, argv, "", table, nullptr)) != -1;) {
     const auto number = [] { return std::stoull(optarg); };
@@ -68,6 +74,9 @@ Arguments parse(int argc, char** argv) {
         break;
       case 'q':
         arguments.options.qemu_percent = static_cast<unsigned>(number());
+        break;
+      case 'f':
+        arguments.options.operations_fail = true;
         break;
       case 'c':
         arguments.options.only_crash = number();
@@ -97,6 +106,7 @@ void work(const Arguments& arguments, Shared& shared) {
       shared.images += result.images;
       shared.images_by_qemu += result.images_by_qemu;
       shared.steps += result.steps;
+      shared.failed += result.failed;
       shared.refused += result.refused;
       if (result.failure) std::cerr << "FAILED " + *result.failure + '\n' << std::flush;
       ::_exit(result.failure ? 1 : 0);
@@ -126,10 +136,11 @@ int run(int argc, char** argv) {
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   std::cout << fmt::format(
-      "{} crash images ({} checked by qemu-img, too) of {} workloads, seeds {} to {}: {} steps, {} of them refused; "
-      "{} failures; {:.0f} s\n",
+      "{} crash images ({} checked by qemu-img, too) of {} workloads, seeds {} to {}: {} steps, {} of them refused, "
+      "{} struck by faults; {} failures; {:.0f} s\n",
       shared.images.load(), shared.images_by_qemu.load(), shared.seeds.load(), arguments.seed,
-      shared.next_seed.load() - 1, shared.steps.load(), shared.refused.load(), shared.failures.load(), seconds.count());
+      shared.next_seed.load() - 1, shared.steps.load(), shared.refused.load(), shared.failed.load(),
+      shared.failures.load(), seconds.count());
   return shared.failures == 0 && shared.images > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

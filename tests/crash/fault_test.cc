@@ -13,9 +13,8 @@
 
 #include "src/error.h"
 #include "tests/crash/examiner.h"
-#include "tests/crash/faulty_storage.h"
+#include "tests/crash/faulty_guest.h"
 #include "tests/crash/violation.h"
-#include "tests/crash/workload.h"
 
 namespace drydock::crash {
 namespace {
@@ -35,100 +34,37 @@ class FaultRun {
  public:
   FaultRun(const Configuration& configuration, const Files& files, Examiner& examiner)
       : configuration_(configuration),
-        files_(files),
         examiner_(examiner),
         image_bytes_(std::make_shared<MemoryStorage>(files.image, "image")),
         data_bytes_(std::make_shared<MemoryStorage>(files.data, "data")),
-        image_(std::make_shared<FaultyStorage>(image_bytes_)),
-        data_(std::make_shared<FaultyStorage>(data_bytes_)),
         model_(DiskModel(files.empty_disk(configuration), files.backing_contents)),
-        guest_([this] { return open(); }, model_) {
+        guest_(configuration, {.image = image_bytes_, .data = data_bytes_, .backing = files.backing}, model_,
+               [this](const std::string& when) { examine_failure(when); }) {
     examiner_.expect_raw_data(true);
   }
 
-  FaultyStorage& storage(bool data) { return data ? *data_ : *image_; }
-  bool struck() const { return told_ > 0; }
+  FaultyStorage& storage(bool data) { return guest_.storage(data); }
+  void arm(bool data, const Fault& fault) { guest_.arm(data, fault); }
+  bool struck() const { return guest_.told() > 0; }
 
   // Does the steps that come from `seed`. Throws Violation.
   void run(uint64_t seed) {
     StepSource source(configuration_, Random(seed));
     for (unsigned i = 0; i < steps_per_run; ++i) {
-      attempt(source.next(model_));
-      if (!flush_failed()) continue;
-      go_on_unflushed(source);
-      open_anew();
+      guest_.attempt(source.next(model_));
+      if (guest_.flush_failed()) guest_.go_on_and_open_anew(source);
     }
-    repair();
-    guest_.perform({.kind = StepKind::flush});
-    model_.expect_now(guest_.image());
-    guest_.close();
+    guest_.repair();
+    guest_.guest().perform({.kind = StepKind::flush});
+    model_.expect_now(guest_.guest().image());
+    guest_.guest().close();
     examine("after the end");
   }
 
  private:
-  std::shared_ptr<Image> open() const {
-    return Image::open(image_, open_options(configuration_, data_, files_.backing, true));
-  }
-
-  std::optional<int> fault() const { return image_->failed() ? image_->failed() : data_->failed(); }
-  bool flush_failed() const { return image_->flush_failed() || data_->flush_failed(); }
-  bool must_be_told() const { return image_->must_be_told() || data_->must_be_told(); }
-
-  void attempt(const Step& step) {
-    const bool nothing_yet = !must_be_told();
-    try {
-      guest_.perform(step);
-    } catch (const Error& error) {
-      if (error.errno_value() != fault()) throw Violation(fmt::format("{}: {}", step.describe(), error.what()));
-      ++told_;
-      examiner_.expect_raw_data(false);
-      examine("after " + step.describe());
-      if (flush_failed()) return;
-      if (told_ == most_failures || !guest_.is_open()) repair();
-      // What the failed step left is the truth from now on.
-      model_.adopt(guest_.image());
-      return;
-    }
-    if (nothing_yet && must_be_told())
-      throw Violation(fmt::format("{}: nobody was told of the fault", step.describe()));
-  }
-
-  void repair() {
-    image_->repair();
-    data_->repair();
-    guest_.open_again();
-  }
-
-  // The image does not know what was lost: whatever is written now, nobody is told that it is safe.
-  void go_on_unflushed(StepSource& source) {
-    if (!guest_.is_open()) return;
-    for (unsigned i = 0; i < steps_after_failed_flush; ++i) {
-      const Step step = source.next(model_);
-      // Of a sector that was lost nobody knows what a part of it is written into.
-      const bool whole_sectors = step.offset % sector_size == 0 && step.length % sector_size == 0;
-      if (step.kind != StepKind::write || !whole_sectors) continue;
-      if (step.offset + step.length > guest_.image().disk()->size()) continue;
-      try {
-        guest_.perform(step);
-      } catch (const Error&) {  // that it refuses is right, too
-      }
-    }
-    try {
-      guest_.image().disk()->flush();
-    } catch (const Error& error) {
-      if (error.errno_value() == fault()) return;
-      throw Violation(fmt::format("after a failed flush: {}", error.what()));
-    }
-    throw Violation("a flush succeeds behind one that failed");
-  }
-
-  void open_anew() {
-    guest_.abandon();
-    image_ = std::make_shared<FaultyStorage>(image_bytes_);
-    data_ = std::make_shared<FaultyStorage>(data_bytes_);
-    examine("after a failed flush");
-    guest_.open_again();
-    model_.adopt(guest_.image());
+  void examine_failure(const std::string& when) {
+    examiner_.expect_raw_data(false);
+    examine(when);
   }
 
   void examine(const std::string& when) {
@@ -139,19 +75,12 @@ class FaultRun {
     }
   }
 
-  static constexpr unsigned steps_after_failed_flush = 4;
-  static constexpr unsigned most_failures = 3;  // then a lasting fault goes away
-
   const Configuration& configuration_;
-  const Files& files_;
   Examiner& examiner_;
   std::shared_ptr<MemoryStorage> image_bytes_;
   std::shared_ptr<MemoryStorage> data_bytes_;
-  std::shared_ptr<FaultyStorage> image_;
-  std::shared_ptr<FaultyStorage> data_;
   GuestModel model_;
-  Guest guest_;
-  unsigned told_ = 0;
+  FaultyGuest guest_;
 };
 
 class Faults : public testing::TestWithParam<Kind> {
@@ -165,7 +94,7 @@ class Faults : public testing::TestWithParam<Kind> {
     uint64_t struck = 0;
     for (fault.at = 0; fault.at < operations; ++fault.at) {
       FaultRun run(configuration_, files_, examiner_);
-      run.storage(data).arm(fault);
+      run.arm(data, fault);
       ASSERT_NO_THROW(run.run(GetParam().seed)) << "operation " << fault.at << " of " << operations;
       struck += run.struck() ? 1 : 0;
     }

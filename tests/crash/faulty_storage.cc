@@ -27,6 +27,11 @@ std::optional<int> FaultyStorage::failed() const {
   return failed_;
 }
 
+uint64_t FaultyStorage::failures() const {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
 bool FaultyStorage::must_be_told() const {
   const std::lock_guard lock(mutex_);
   return must_be_told_;
@@ -59,6 +64,7 @@ void FaultyStorage::pass(Kind kind, HostOffset offset, std::span<const std::byte
   }
   const int errno_value = kind == Kind::read ? EIO : fault.errno_value;
   failed_ = errno_value;
+  ++failures_;
   if (kind != Kind::discard && kind != Kind::read) must_be_told_ = true;
   throw system_error(errno_value, name());
 }
@@ -69,6 +75,7 @@ size_t FaultyStorage::read(HostOffset offset, std::span<std::byte> buffer) const
 }
 
 void FaultyStorage::remember(HostOffset offset, uint64_t length) {
+  if (lose_) return;
   const std::lock_guard lock(mutex_);
   Before before{storage_->size(), offset, {}};
   before.bytes.resize(offset.value() < before.size ? std::min(length, before.size - offset.value()) : 0);
@@ -79,6 +86,7 @@ void FaultyStorage::remember(HostOffset offset, uint64_t length) {
 void FaultyStorage::lose_unflushed() {
   const std::lock_guard lock(mutex_);
   flush_failed_ = true;
+  if (lose_) lose_();
   for (; !unflushed_.empty(); unflushed_.pop_back()) {
     const Before& before = unflushed_.back();
     storage_->truncate(before.size);

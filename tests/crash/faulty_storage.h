@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // A Storage over another one that fails when it is told to: the n-th operation from now on, once or until repaired.
-// When it fails a flush, what was written since the last one is lost, as it is where a kernel could not write it.
+// When it fails a flush, what was written since the last one is lost, as it is where a kernel could not write it: all
+// of it, or what the storage below makes of that.
 //
 // Thread-safety: as every Storage.
 
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,12 +28,16 @@ struct Fault {
 
 class FaultyStorage final : public Storage {
  public:
-  explicit FaultyStorage(std::shared_ptr<Storage> storage) : storage_(std::move(storage)) {}
+  // `lose` has the storage below lose what was not flushed, when a flush fails; left empty, all of it is lost.
+  explicit FaultyStorage(std::shared_ptr<Storage> storage, std::function<void()> lose = {})
+      : storage_(std::move(storage)), lose_(std::move(lose)) {}
 
   void arm(const Fault& fault);
   void repair();
   // The errno with which an operation failed since arm().
   std::optional<int> failed() const;
+  // How many operations have failed since the beginning.
+  uint64_t failures() const;
   // Whether somebody must be told: not of discards, which are hints, nor of reads, which are tried again.
   bool must_be_told() const;
   // Operations since the beginning: reads, writes, zeroes, reservations, discards, truncates, flushes.
@@ -69,11 +75,13 @@ class FaultyStorage final : public Storage {
   };
 
   std::shared_ptr<Storage> storage_;
+  std::function<void()> lose_;
   mutable std::mutex mutex_;
   mutable std::optional<Fault> fault_;
   mutable std::optional<int> failed_;
   mutable bool must_be_told_ = false;
   mutable uint64_t operations_ = 0;
+  mutable uint64_t failures_ = 0;
   std::vector<Before> unflushed_;
   bool flush_failed_ = false;
 };

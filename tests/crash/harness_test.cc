@@ -69,6 +69,19 @@ TEST(recording_storage, a_discarded_range_reads_as_it_was_told_to) {
   EXPECT_EQ(found, filled(512, 1));
 }
 
+TEST(recording_storage, keeps_after_a_failed_flush_what_is_said_to_have_reached_the_disk) {
+  RecordingStorage storage(filled(1024, 1), "test", DiscardReads::zeros);
+  storage.write(HostOffset(512), filled(1024, 2));
+  storage.lose_unflushed(filled(1024, 3));
+  auto expected = filled(1024, 3);
+  expected.resize(1536);
+  std::vector<std::byte> found(1536);
+  EXPECT_EQ(storage.read(HostOffset(0), found), found.size());
+  EXPECT_EQ(found, expected);
+  EXPECT_EQ(storage.stable(), expected);
+  EXPECT_TRUE(storage.pending().empty());
+}
+
 TEST(crash_image, nothing_lost_is_the_file_and_everything_lost_is_the_last_flush) {
   RecordingStorage storage(filled(4096, 1), "test", DiscardReads::zeros);
   storage.write(HostOffset(300), filled(9000, 2));
@@ -217,6 +230,12 @@ TEST(harness, safety_3_power_cuts_leave_at_worst_leaks) {
   const ReplayResult result = replay_some({.qemu_percent = 0, .most_images = 12});
   EXPECT_EQ(result.failure.value_or(""), "");
   EXPECT_GT(result.images, 80U);
+}
+
+TEST(harness, safety_5_power_cuts_behind_operations_that_failed_leave_at_worst_leaks) {
+  const ReplayResult result = replay_some({.qemu_percent = 0, .most_images = 12, .operations_fail = true});
+  EXPECT_EQ(result.failure.value_or(""), "");
+  EXPECT_GT(result.failed, 10U);
 }
 
 TEST(harness, finds_out_a_disk_that_does_not_flush_below_a_qcow2_image) {

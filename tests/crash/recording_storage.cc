@@ -51,6 +51,14 @@ void RecordingStorage::truncate(uint64_t size) {
   live_.truncate(size);
 }
 
+void RecordingStorage::lose_unflushed(std::vector<std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  bytes.resize(live_.size());
+  live_.write(HostOffset(0), bytes);
+  stable_ = std::move(bytes);
+  pending_.clear();
+}
+
 void RecordingStorage::flush_now() {
   const std::lock_guard lock(mutex_);
   observe();

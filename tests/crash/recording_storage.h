@@ -43,6 +43,9 @@ class RecordingStorage final : public Storage {
   void set_observer(Observer observer) { observer_ = std::move(observer); }
   // Flushes are answered, and done no more.
   void lie_about_flushes() { lies_ = true; }
+  // What a flush that fails leaves: `bytes` have reached the disk, everything else since the last flush is lost, and
+  // reads find no more than that. The size stays, which the system knows without the disk.
+  void lose_unflushed(std::vector<std::byte> bytes);
   const std::vector<std::byte>& stable() const { return stable_; }
   const std::vector<Change>& pending() const { return pending_; }
 

@@ -3,12 +3,13 @@
 #include "tests/crash/replay.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "tests/crash/configuration.h"
 #include "tests/crash/crash_image.h"
 #include "tests/crash/examiner.h"
+#include "tests/crash/faulty_guest.h"
 #include "tests/crash/violation.h"
-#include "tests/crash/workload.h"
 
 namespace drydock::crash {
 
@@ -21,6 +22,17 @@ Configuration configuration_of(const ReplayOptions& options, Random& random) {
 }
 
 constexpr unsigned second_crash_percent = 6;  // of the power cuts: work goes on afterwards, into another one
+constexpr unsigned fault_percent = 15;        // of the steps: during which an operation of a storage is to fail
+constexpr unsigned stop_percent = 20;         // of the steps that failed: no other comes behind them
+
+Fault random_fault(Random& random) {
+  // The longest steps have hundreds of operations, most have a few.
+  const uint64_t operations = random.pick({3U, 12U, 60U});
+  return {.at = random.below(operations),
+          .errno_value = random.pick({EIO, ENOSPC}),
+          .lasting = random.chance(30),
+          .partial = random.chance(50)};
+}
 
 class Replay {
  public:
@@ -53,15 +65,21 @@ class Replay::Session {
   void run(uint64_t steps);
 
  private:
+  FaultyGuest::Below below();
+  // Whether work goes on.
+  bool perform(FaultyGuest& guest, StepSource& source, const Step& step);
+  void finish(FaultyGuest& guest);
   void maybe_crash();
   void crash();
   CrashFiles files_after_crash(Loss loss, Random random) const;
   void keep(const CrashFiles& files) const;
+  bool operations_fail() const { return level_ == 0 && replay_.options_.operations_fail; }
 
   Replay& replay_;
   GuestModel model_;
   Random random_;
   Random crash_random_;
+  Random fault_random_;
   unsigned level_;
   unsigned crash_percent_;
   uint64_t most_images_;
@@ -76,42 +94,78 @@ Replay::Session::Session(Replay& replay, const CrashFiles& files, GuestModel mod
       model_(std::move(model)),
       random_(random.fork()),
       crash_random_(random.fork()),
+      fault_random_(random.fork()),
       level_(level),
       crash_percent_(random_.pick({2U, 5U, 10U, 30U})),
       most_images_(level == 0 ? replay.options_.most_images : 4),
       image_(std::make_shared<RecordingStorage>(files.image, "image", replay.configuration_.discard_reads)),
       data_(std::make_shared<RecordingStorage>(files.data, "data", replay.configuration_.discard_reads)) {
+  if (level == 0) replay.examiner_.expect_raw_data(true);
   if (!replay.options_.flushes_lie) return;
   image_->lie_about_flushes();
   data_->lie_about_flushes();
 }
 
+// Of what a flush that failed did not bring to the disk, any part may be there, as after a power cut.
+FaultyGuest::Below Replay::Session::below() {
+  const auto loser = [this](const std::shared_ptr<RecordingStorage>& storage) {
+    return [this, storage] {
+      const auto loss = static_cast<Loss>(fault_random_.below(loss_count));
+      replay_.trace(fmt::format("a flush of the {} fails: lost {}", storage->name(), loss_name(loss)));
+      storage->lose_unflushed(crash_image(storage->stable(), storage->pending(), loss, fault_random_.fork()));
+    };
+  };
+  return {image_, data_, replay_.files_.backing, loser(image_), loser(data_)};
+}
+
 void Replay::Session::run(uint64_t steps) {
   image_->set_observer([this] { maybe_crash(); });
   data_->set_observer([this] { maybe_crash(); });
-  const auto open = [this] {
-    const Configuration& configuration = replay_.configuration_;
-    return Image::open(image_, open_options(configuration, data_, replay_.files_.backing, true));
-  };
-  Guest guest(open, model_);
+  FaultyGuest guest(replay_.configuration_, below(), model_, [this](const std::string& when) {
+    replay_.trace(when + ": failed");
+    replay_.examiner_.expect_raw_data(false);
+    crash();
+  });
   StepSource source(replay_.configuration_, random_.fork(), level_ == 0 ? 1 : 1000);
-  for (uint64_t i = 0; i < steps && images_ < most_images_ && !violation_; ++i) {
+  bool goes_on = true;
+  for (uint64_t i = 0; goes_on && i < steps && images_ < most_images_ && !violation_; ++i) {
     const Step step = source.next(model_);
     if (level_ == 0) replay_.trace(step.describe());
-    guest.perform(step);
+    goes_on = perform(guest, source, step);
     ++replay_.result_.steps;
   }
-  if (!violation_) {
-    model_.expect_now(guest.image());
-    crash();
-    guest.close();
-    crash();
-    replay_.examiner_.examine_closed({bytes_of(*image_), bytes_of(*data_)}, model_, level_ > 0);
-  }
-  replay_.result_.refused += guest.refused();
+  if (!violation_ && goes_on) finish(guest);
+  replay_.result_.failed += guest.told();
+  replay_.result_.refused += guest.guest().refused();
   image_->set_observer({});
   data_->set_observer({});
   if (violation_) throw Violation(*violation_);
+}
+
+bool Replay::Session::perform(FaultyGuest& guest, StepSource& source, const Step& step) {
+  if (operations_fail() && !guest.is_failing() && fault_random_.chance(fault_percent)) {
+    const bool of_data = replay_.configuration_.data_file != DataFileKind::none && fault_random_.chance(30);
+    guest.arm(of_data, random_fault(fault_random_));
+  }
+  if (guest.attempt(step)) return true;
+  crash_percent_ = std::max(crash_percent_, 50U);  // what a failure left in memory shows in what is written next
+  if (fault_random_.chance(stop_percent)) {
+    guest.guest().abandon();
+    crash();
+    return false;
+  }
+  if (guest.flush_failed()) guest.go_on_and_open_anew(source);
+  return true;
+}
+
+void Replay::Session::finish(FaultyGuest& guest) {
+  guest.repair();
+  model_.expect_now(guest.guest().image());
+  crash();
+  guest.guest().close();
+  crash();
+  const bool leaks_allowed = level_ > 0 || guest.told() > 0;
+  replay_.examiner_.examine_closed({bytes_of(*image_), bytes_of(*data_)}, model_, leaks_allowed);
 }
 
 void Replay::Session::maybe_crash() {
@@ -198,6 +252,7 @@ void ReplayResult::add(const ReplayResult& other) {
   images += other.images;
   images_by_qemu += other.images_by_qemu;
   steps += other.steps;
+  failed += other.failed;
   refused += other.refused;
 }
 

@@ -114,5 +114,81 @@ TEST(qcow2_commit, safety_3_a_table_whose_naming_failed_is_written_as_one_that_i
   EXPECT_TRUE(qcow2::check(*bytes).clean());
 }
 
+// Fills an image until its refcount table has to move, and watches what is written to where it lay first.
+class MovingTable {
+ public:
+  MovingTable() {
+    qcow2::create(*bytes_, {.size = 8192 * cluster, .cluster_size = cluster, .refcount_bits = 64});
+    old_table_ = table_in_file();
+    storage_->set_watcher([this](auto... what) { watch(what...); });
+    image_ = Image::open(storage_, to_write);
+  }
+
+  // Writes to this many new clusters.
+  void write_on(uint64_t count) {
+    for (; count > 0; --count, ++written_) {
+      image_->disk()->write(GuestOffset(written_ * cluster), std::vector<std::byte>(cluster, std::byte{1}));
+    }
+  }
+  void flush() { image_->disk()->flush(); }
+  void close() {
+    image_->close();
+    EXPECT_TRUE(qcow2::check(*bytes_).clean());
+  }
+  void fail_header(bool fails) { header_fails_ = fails; }
+  bool moved() const { return table_in_file() != old_table_; }
+  unsigned failures() const { return failures_; }
+  // Since the last call.
+  unsigned writes_to_old_place() { return std::exchange(writes_to_old_place_, 0); }
+
+  static constexpr uint64_t cluster = 512;  // bytes
+
+ private:
+  HostOffset table_in_file() const { return qcow2::read_header(*bytes_).refcount_table_offset; }
+
+  void watch(Operation operation, HostOffset offset, uint64_t length) {
+    if (operation != Operation::write) return;
+    if (offset < old_table_ + cluster && old_table_ < offset + length) ++writes_to_old_place_;
+    if (offset != HostOffset(0) || !header_fails_) return;
+    ++failures_;
+    throw system_error(EIO, "the disk");
+  }
+
+  std::shared_ptr<MemoryStorage> bytes_ = std::make_shared<MemoryStorage>(std::vector<std::byte>{}, "image");
+  HostOffset old_table_;
+  std::shared_ptr<test::WatchedStorage> storage_ = std::make_shared<test::WatchedStorage>(bytes_);
+  std::shared_ptr<Image> image_;
+  uint64_t written_ = 0;
+  bool header_fails_ = false;
+  unsigned failures_ = 0;
+  unsigned writes_to_old_place_ = 0;
+};
+
+// A block counts 64 clusters, and a table of one cluster names 64 blocks.
+TEST(qcow2_commit, safety_3_the_old_refcount_table_keeps_its_clusters_until_the_header_names_the_new_one) {
+  MovingTable image;
+  image.write_on(3000);
+  image.flush();
+  ASSERT_FALSE(image.moved());
+  image.writes_to_old_place();
+  image.fail_header(true);
+  image.write_on(2000);
+  EXPECT_THROW(image.flush(), Error);
+  image.write_on(200);
+  EXPECT_THROW(image.flush(), Error);
+  EXPECT_GE(image.failures(), 2U);
+  ASSERT_FALSE(image.moved());
+  EXPECT_EQ(image.writes_to_old_place(), 0U);
+
+  image.fail_header(false);
+  image.flush();
+  EXPECT_TRUE(image.moved());
+  EXPECT_EQ(image.writes_to_old_place(), 0U);
+  image.write_on(200);
+  image.flush();
+  EXPECT_EQ(image.writes_to_old_place(), 1U);
+  image.close();
+}
+
 }  // namespace
 }  // namespace drydock

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <ostream>
 
 #include "tests/support/support.h"
 
@@ -64,18 +65,74 @@ TEST_F(full_disk, safety_5_commit_leaves_the_overlay_all_of_its_data) {
   expect_no_harm(fmt::format("{}fill 2000", chain), "$D commit -q top.qcow2", "base.qcow2 top.qcow2");
 }
 
-// The tables that lead to the data have their room before the data takes it.
-TEST_F(full_disk, safety_5_what_was_written_before_the_disk_was_full_stays) {
-  const Outcome outcome = on_small_disk("qemu-img create -q -f qcow2 new.qcow2 64M; fill 4000",
-                                        R"($D serve --rw --socket ../socket new.qcow2 >/dev/null & server=$!
-while ! [ -S ../socket ]; do sleep 0.1; done
-for at in 0 1 2 3 4 5; do qemu-io -f raw -c "write -q -P 1 ${at}M 1M" "nbd+unix:///?socket=$PWD/../socket"; done
-kill $server
-wait $server)",
-                                        "clean new.qcow2; qemu-io -r -c 'read -q -P 1 0 3M' new.qcow2");
-  EXPECT_EQ(outcome.out.substr(outcome.out.find("status")), "status 0\n") << outcome.out << outcome.err;
-  EXPECT_THAT(outcome.out + outcome.err, HasSubstr("No space left on device"));
+// Of an image made by drydock, 8 MiB of the host's disk are left: more than a hundred writes of a cluster, each of
+// other bytes, and then no more. Everything that was acknowledged is there, flushed or not when the server was killed,
+// and no cluster is lost.
+constexpr std::string_view until_full = R"(
+fill 8192
+$D serve --rw --allow-dir .. -f qcow2 --socket ../socket new.qcow2 >/dev/null & server=$!
+while ! [ -S ../socket ]; do sleep 0.02; done
+words=; i=0
+while [ $i -lt 140 ]; do words="$words -c 'write -P $((i + 1)) $((i * 64))k 64k'"; i=$((i + 1)); done
+eval qemu-io -f raw $words -c flush "'nbd+unix:///?socket=$PWD/../socket'" >../written 2>&1
+[ "$how" = kill ] && kill -KILL $server || kill $server
+wait $server
+)";
+constexpr std::string_view all_is_there = R"(
+grep -q 'No space left' ../written || echo the disk was not full
+grep -q 'flush failed' ../written && echo the flush failed
+sed -n 's|^wrote 65536/65536 bytes at offset ||p' ../written >../places
+[ $(wc -l <../places) -gt 100 ] || cat ../written
+eval "$recover"
+words=
+while read place; do words="$words -c 'read -P $((place / 65536 + 1)) $place 64k'"; done <../places
+eval qemu-io -r -f qcow2 $words -c "'read -P $below 12M 4M'" new.qcow2 | grep -i -e failed -e error
+clean new.qcow2
+)";
+
+struct FilledImage {
+  std::string name;
+  std::string setup;            // makes new.qcow2
+  std::string below = "0";      // that reads where nothing was written
+  std::string how = "sigterm";  // how the server ends; or "kill"
+  std::string recover = ":";    // what a dirty image needs
+  int status = 0;
+};
+
+std::ostream& operator<<(std::ostream& out, const FilledImage& image) { return out << image.name; }
+
+class full_disk_writes : public full_disk, public testing::WithParamInterface<FilledImage> {};
+
+TEST_P(full_disk_writes, safety_5_what_was_acknowledged_before_the_disk_was_full_is_there) {
+  const FilledImage& image = GetParam();
+  const Outcome outcome =
+      on_small_disk(image.setup, fmt::format("how={}{}", image.how, until_full),
+                    fmt::format("below={}; recover='{}'{}", image.below, image.recover, all_is_there));
+  EXPECT_EQ(outcome.out, fmt::format("status {}\n", image.status)) << outcome.err;
 }
+
+std::vector<FilledImage> filled_images() {
+  const auto made_with = [](std::string_view options) {
+    return fmt::format("$D create -q -f qcow2 {} new.qcow2 64M", options);
+  };
+  const std::string base = "qemu-img create -q -f raw ../base 64M; qemu-io -f raw -c 'write -q -P 200 0 64M' ../base\n";
+  return {
+      {"plain", made_with("")},
+      {"made_by_qemu_img", "qemu-img create -q -f qcow2 new.qcow2 64M"},
+      {"small_clusters", made_with("-o cluster_size=4096")},
+      {"extended_l2", made_with("-o extended_l2=on")},
+      {"data_file", made_with("-o data_file=data")},
+      {"raw_data_file", made_with("-o data_file=data,data_file_raw=on")},
+      {"lazy_refcounts", made_with("-o lazy_refcounts=on,extended_l2=on")},
+      {"backing_file", base + made_with("-o extended_l2=on -b ../base -F raw"), "200"},
+      {"killed", made_with(""), "0", "kill", ":", 137},
+      {"killed_with_lazy_refcounts", made_with("-o lazy_refcounts=on"), "0", "kill", "$D check -q -r all new.qcow2",
+       137},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(every, full_disk_writes, testing::ValuesIn(filled_images()),
+                         [](const auto& image) { return image.param.name; });
 
 TEST_F(full_disk, safety_5_rebase_leaves_the_old_backing_file) {
   expect_no_harm(fmt::format("{}fill 2000", chain), "$D rebase -b '' top.qcow2", "top.qcow2");

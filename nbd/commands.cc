@@ -90,13 +90,6 @@ Reply run_cache(const Call& call) {
 
 Reply run_status(const Call& call) { return run_block_status(call.request, call.agreement, call.payload); }
 
-bool is_in_place(const Disk& disk, GuestRange range) {
-  const std::vector<Extent> extents = disk.map(range, 1);
-  if (extents.empty() || extents.front().range.length < range.length) return false;
-  const Extent& extent = extents.front();
-  return extent.data && extent.depth == 0 && extent.file != nullptr && extent.file->descriptor() >= 0;
-}
-
 struct Runner {
   CommandType type;
   Reply (*run)(const Call& call);
@@ -118,11 +111,11 @@ std::optional<Reply> run_at_once(const Request& request, const Agreement& agreem
     if (request.length > max_at_once || !is_at_hand(request, agreement)) return std::nullopt;
     return read_from_disk(request, agreement, buffers);
   }
-  // Into the page cache, and where the disk has its place already. What is to be durable waits for the disk.
+  // Into the page cache. What is to be durable waits for the disk.
   const bool small_write = request.is(CommandType::write) && !request.has(command_flag_fua) && request.length > 0 &&
                            request.length <= max_at_once;
-  if (!small_write || !is_in_place(*agreement.chosen->disk, request.range())) return std::nullopt;
-  return run_write({request, agreement, buffers, payload});
+  if (!small_write || !agreement.chosen->disk->write_at_once(request.range().start, payload)) return std::nullopt;
+  return success_reply(reply_to(request, agreement));
 }
 
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,

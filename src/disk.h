@@ -64,6 +64,10 @@ class Disk {
   virtual void read(GuestOffset offset, std::span<std::byte> buffer) const = 0;
 
   virtual void write(GuestOffset offset, std::span<const std::byte> data);
+  // The same where all of it goes into places that the bytes have already, in files whose pages the kernel keeps, and
+  // nothing else is to be done or waited for: no place is given, nothing copied, brought into the image or flushed, no
+  // table read, no lock held by one who does. False, and nothing has changed, where that is not so or cannot be told.
+  virtual bool write_at_once(GuestOffset /*offset*/, std::span<const std::byte> /*data*/) { return false; }
   // Writes the `length` bytes that lie at `source`, where it can without a way through this process. Throws truncated
   // where its file ends before.
   virtual void write_from(GuestOffset offset, const FilePlace& source, uint64_t length);

@@ -38,6 +38,19 @@ void RawDisk::write(GuestOffset offset, std::span<const std::byte> data) {
   storage_->write(HostOffset(offset.value()), data);
 }
 
+// A hole's place the filesystem has yet to find.
+bool RawDisk::write_at_once(GuestOffset offset, std::span<const std::byte> data) {
+  check_writable();
+  check_range({offset, data.size()});
+  const HostOffset place(offset.value());
+  if (storage_->descriptor() < 0 || data.empty() || place.value() + data.size() > storage_->size()) return false;
+  if (origin_ == RawOrigin::probed && offset.value() < sector_size) return false;
+  const StorageExtent extent = storage_->extent_at(place, data.size());
+  if (extent.hole || extent.length < data.size()) return false;
+  storage_->write(place, data);
+  return true;
+}
+
 void RawDisk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
   check_writable();
   check_range({offset, length});

@@ -24,6 +24,7 @@ class RawDisk final : public Disk {
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void write_from(GuestOffset offset, const FilePlace& source, uint64_t length) override;
   void zero(GuestRange range, bool keep_space) override;
+  bool write_at_once(GuestOffset offset, std::span<const std::byte> data) override;
   bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override { storage_->flush(); }

@@ -37,6 +37,9 @@ class ScratchDisk final : public Disk {
   bool writable() const override { return disk_->writable(); }
   void read(GuestOffset offset, std::span<std::byte> buffer) const override { disk_->read(offset, buffer); }
   void write(GuestOffset offset, std::span<const std::byte> data) override { disk_->write(offset, data); }
+  bool write_at_once(GuestOffset offset, std::span<const std::byte> data) override {
+    return disk_->write_at_once(offset, data);
+  }
   void write_from(GuestOffset offset, const FilePlace& source, uint64_t length) override {
     disk_->write_from(offset, source, length);
   }

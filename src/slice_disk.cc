@@ -24,6 +24,11 @@ void SliceDisk::write(GuestOffset offset, std::span<const std::byte> data) {
   disk_->write(outer(offset), data);
 }
 
+bool SliceDisk::write_at_once(GuestOffset offset, std::span<const std::byte> data) {
+  check_range({offset, data.size()});
+  return disk_->write_at_once(outer(offset), data);
+}
+
 void SliceDisk::zero(GuestRange range, bool keep_space) {
   check_range(range);
   disk_->zero({outer(range.start), range.length}, keep_space);

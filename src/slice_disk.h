@@ -18,6 +18,7 @@ class SliceDisk final : public Disk {
   void read(GuestOffset offset, std::span<std::byte> buffer) const override;
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;
+  bool write_at_once(GuestOffset offset, std::span<const std::byte> data) override;
   bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override { disk_->flush(); }

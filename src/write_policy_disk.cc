@@ -19,6 +19,11 @@ void WritePolicyDisk::write(GuestOffset offset, std::span<const std::byte> data)
   changed();
 }
 
+bool WritePolicyDisk::write_at_once(GuestOffset offset, std::span<const std::byte> data) {
+  const bool becomes_zeros = policy_.detect_zeroes != ZeroDetection::off && is_zero(data);
+  return !policy_.flush_each_change && !becomes_zeros && disk_->write_at_once(offset, data);
+}
+
 void WritePolicyDisk::zero(GuestRange range, bool keep_space) {
   disk_->zero(range, keep_space || !policy_.discards);
   changed();

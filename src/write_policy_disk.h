@@ -36,6 +36,7 @@ class WritePolicyDisk final : public Disk {
   void read(GuestOffset offset, std::span<std::byte> buffer) const override { disk_->read(offset, buffer); }
   void write(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;
+  bool write_at_once(GuestOffset offset, std::span<const std::byte> data) override;
   bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override;

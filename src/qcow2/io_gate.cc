@@ -17,19 +17,23 @@ IoGate::Counters& IoGate::own_counters() {
   return counters_[own];
 }
 
-std::atomic<unsigned>& IoGate::enter() {
+std::atomic<unsigned>* IoGate::try_enter() {
   Counters& counters = own_counters();
   for (;;) {
     const unsigned state = state_;
-    if ((state & closed_bit) != 0) {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return (state_ & closed_bit) == 0; });
-      continue;
-    }
+    if ((state & closed_bit) != 0) return nullptr;
     std::atomic<unsigned>& counter = counters.inside[state & generation_bit];
     ++counter;
-    if (state_ == state) return counter;
+    if (state_ == state) return &counter;
     leave(counter);
+  }
+}
+
+std::atomic<unsigned>& IoGate::enter() {
+  for (;;) {
+    if (std::atomic<unsigned>* const counter = try_enter()) return *counter;
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return (state_ & closed_bit) == 0; });
   }
 }
 

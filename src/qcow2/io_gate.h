@@ -29,14 +29,19 @@ class IoGate {
  public:
   class Pass {
    public:
-    explicit Pass(IoGate& gate) : gate_(gate), counter_(gate.enter()) {}
+    explicit Pass(IoGate& gate) : gate_(gate), counter_(&gate.enter()) {}
+    // Does not wait: it is no pass, and false, while the gate is closed.
+    Pass(IoGate& gate, std::try_to_lock_t) : gate_(gate), counter_(gate.try_enter()) {}
     Pass(const Pass&) = delete;
     Pass& operator=(const Pass&) = delete;
-    ~Pass() { gate_.leave(counter_); }
+    ~Pass() {
+      if (counter_ != nullptr) gate_.leave(*counter_);
+    }
+    explicit operator bool() const { return counter_ != nullptr; }
 
    private:
     IoGate& gate_;
-    std::atomic<unsigned>& counter_;
+    std::atomic<unsigned>* counter_;
   };
 
   // While it lives nobody is inside.
@@ -64,6 +69,7 @@ class IoGate {
   void wait_until_empty(std::unique_lock<std::mutex>& lock, unsigned generation);
 
   std::atomic<unsigned>& enter();
+  std::atomic<unsigned>* try_enter();
   void leave(std::atomic<unsigned>& counter);
   void close();
   void open();

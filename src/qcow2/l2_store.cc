@@ -29,6 +29,13 @@ TableCache::Slice L2Store::slice(HostOffset table, uint64_t slice_index) const {
   return layer_->tables->get(*layer_->storage, offset, slice_bytes_);
 }
 
+TableCache::Slice L2Store::slice_at_hand(HostOffset table, uint64_t slice_index) const {
+  const HostOffset offset = table + slice_index * slice_bytes_;
+  const auto changed = dirty_.find(offset.value());
+  if (changed != dirty_.end()) return changed->second;
+  return layer_->tables->at_hand(*layer_->storage, offset);
+}
+
 // The slice to be written into: its own copy where somebody else still holds the entries.
 L2Store::Entries& L2Store::change(HostOffset table, uint64_t slice_index) {
   const HostOffset offset = table + slice_index * slice_bytes_;

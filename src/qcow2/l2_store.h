@@ -32,6 +32,9 @@ class L2Store {
   const std::vector<uint64_t>& l1() const { return l1_; }
   TableCache::Slice slice(HostOffset table, uint64_t slice_index) const;
 
+  // The same if it is in memory, or else null.
+  TableCache::Slice slice_at_hand(HostOffset table, uint64_t slice_index) const;
+
   // The table of `l1_index` that may be changed: there is one, and it is ours alone.
   bool has_own_table(uint64_t l1_index) const { return l2_table_is_ours(l1_[l1_index]); }
   HostOffset table(uint64_t l1_index) const { return l2_table_offset(l1_[l1_index]); }

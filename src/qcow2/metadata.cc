@@ -85,6 +85,20 @@ Mapping Metadata::translate_for_write(GuestRange range) {
   return mapping;
 }
 
+std::optional<HostOffset> Metadata::place_at_hand(GuestRange range) {
+  const std::shared_lock lock(map_mutex_, std::try_to_lock);
+  if (!lock || refused_) return std::nullopt;
+  const L2Position position = l2_position(layer_->header, range.start);
+  const HostOffset table = tables_->table(position.l1_index);
+  if (table == HostOffset(0)) return std::nullopt;
+  const TableCache::Slice slice = tables_->slice_at_hand(table, position.slice_index);
+  if (slice == nullptr) return std::nullopt;
+  const Mapping mapping = translate_within_slice(*layer_, *slice, position.entry, range);
+  if (mapping.state != ClusterState::data || !mapping.ours || mapping.length < range.length) return std::nullopt;
+  if (!layer_->header.has_data_file() && guard_.hit(mapping.host, mapping.length, std::nullopt)) return std::nullopt;
+  return mapping.host;
+}
+
 // ---- the overlap guard
 
 void Metadata::check_usable() const {

@@ -61,6 +61,10 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   // The same, for a write in place where the mapping is data of ours.
   Mapping translate_for_write(GuestRange range);
 
+  // Where all of `range` may be written in place; nothing where that is not so, or is not known without waiting for a
+  // table that is not in memory, or for one who changes the map.
+  std::optional<HostOffset> place_at_hand(GuestRange range);
+
   // Where consecutive guest clusters are going to have their data.
   struct Placement {
     GuestOffset guest;  // of the first cluster

@@ -26,6 +26,11 @@ TableCache::Slice TableCache::get(const Storage& storage, HostOffset offset, uin
   return entries;
 }
 
+TableCache::Slice TableCache::at_hand(const Storage& storage, HostOffset offset) {
+  const Key key{&storage, offset};
+  return find(shard_of(key), key);
+}
+
 void TableCache::put(const Storage& storage, HostOffset offset, const Slice& slice) {
   const Key key{&storage, offset};
   insert(shard_of(key), key, slice, true);

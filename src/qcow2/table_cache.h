@@ -33,6 +33,9 @@ class TableCache {
   // The `bytes` (a multiple of 8, at most max_slice_bytes) at `offset` of `storage`; throws truncated, io, ...
   Slice get(const Storage& storage, HostOffset offset, uint64_t bytes);
 
+  // The same if it is in memory, or else null.
+  Slice at_hand(const Storage& storage, HostOffset offset);
+
   // What now stands at `offset`, in the place of whatever get() read there before.
   void put(const Storage& storage, HostOffset offset, const Slice& slice);
 

@@ -63,6 +63,7 @@ class WritableDisk final : public Disk {
   std::vector<Extent> map_above(unsigned depth, GuestRange range, size_t max_extents) const override;
 
   void write(GuestOffset offset, std::span<const std::byte> data) override;
+  bool write_at_once(GuestOffset offset, std::span<const std::byte> data) override;
   void write_from(GuestOffset offset, const FilePlace& source, uint64_t length) override;
   void write_compressed(GuestOffset offset, std::span<const std::byte> data) override;
   void zero(GuestRange range, bool keep_space) override;

@@ -20,6 +20,20 @@ constexpr uint64_t max_joined_write = 256 << 10;
 
 void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) { write_data(offset, WriteData(data)); }
 
+// Changes no metadata, and so needs no room for any.
+bool WritableDisk::write_at_once(GuestOffset offset, std::span<const std::byte> data) {
+  const GuestRange range{offset, data.size()};
+  check_range(range);
+  if (closed_ || behind_ || data.empty() || layer_->data_storage->descriptor() < 0) return false;
+  const IoGate::Pass pass(*gate_, std::try_to_lock);
+  if (!pass) return false;
+  const std::optional<HostOffset> place = metadata_->place_at_hand(range);
+  if (!place || !bitmaps_.record(range)) return false;
+  layer_->written_to();
+  layer_->data_storage->write(*place, data);
+  return true;
+}
+
 void WritableDisk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
   write_data(offset, WriteData(source, length));
 }

@@ -14,6 +14,9 @@
 //   4. only now drop the counts of what the old entries pointed to: they reach the file with the next commit's step 1,
 //      and until now nobody got these clusters
 //
+// A commit that only makes room in memory leaves step 3's flush to whoever flushes next, unless step 4 has something to
+// drop.
+//
 // With lazy refcounts step 1 leaves the blocks out: the dirty bit, set before, says that the counts are to be made
 // anew.
 //
@@ -133,7 +136,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
     L2Store::Batch tables;
     std::vector<Freed> freed;
   };
-  enum class Scope { what_flush_needs, everything };
+  enum class Scope { what_flush_needs, everything, room };
   enum class Growth { sparse, with_space };
 
   void load(std::vector<uint64_t> l1, const std::vector<Snapshot>& snapshots);
@@ -153,7 +156,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   void settle_locked();
   void commit_locked(Scope scope);
   Batch take(Scope scope);
-  void write(const Batch& batch);
+  void write(const Batch& batch, bool flush_last);
   void switch_refcount_table(const RefcountStore::Batch& batch);
   void set_dirty_bit();
   void finish(Batch& batch);
@@ -182,7 +185,7 @@ class Metadata final : public ClusterMap, public ClusterAllocator {
   uint64_t file_size_ = 0;          // bytes; no write goes past it
   uint64_t fresh_from_ = 0;         // no cluster from here on has been written to; they read as zeros
 
-  std::atomic<size_t> dirty_bytes_ = 0;
+  std::atomic<bool> crowded_ = false;  // more than max_dirty_bytes_ of mappings, or of counts, are in memory alone
   std::atomic<bool> refused_ = false;
   std::mutex refusal_mutex_;
 };

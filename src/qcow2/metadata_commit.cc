@@ -10,7 +10,7 @@
 
 namespace drydock::qcow2 {
 
-bool Metadata::wants_commit() const { return dirty_bytes_ > max_dirty_bytes_; }
+bool Metadata::wants_commit() const { return crowded_; }
 
 // What one commit gives back, the next has in its counts.
 void Metadata::settle() {
@@ -32,7 +32,7 @@ void Metadata::commit() {
 void Metadata::make_room() {
   if (!wants_commit()) return;
   const std::lock_guard lock(commit_mutex_);
-  if (wants_commit()) commit_locked(Scope::everything);
+  if (wants_commit()) commit_locked(Scope::room);
 }
 
 // A commit that began after the call covers all that was written before it: whoever waited for its end is done.
@@ -47,15 +47,16 @@ void Metadata::commit_locked(Scope scope) {
   const uint64_t ordinal = ++commits_started_;
   layer_->header_owner.restore();
   Batch batch = take(scope);
+  const bool flush_last = scope != Scope::room || !batch.freed.empty();
   try {
-    write(batch);
+    write(batch, flush_last);
   } catch (...) {
     const std::unique_lock lock(map_mutex_);
     freed_.insert(freed_.end(), batch.freed.begin(), batch.freed.end());
     throw;
   }
   finish(batch);
-  last_good_commit_ = ordinal;
+  if (flush_last) last_good_commit_ = ordinal;
 }
 
 // Counts that only went down since the last commit need not be in the file for a flush, and with lazy refcounts none
@@ -66,7 +67,7 @@ Metadata::Batch Metadata::take(Scope scope) {
   batch.tables = tables_->take();
   const bool lazy = (layer_->header.compatible_features & compatible::lazy_refcounts) != 0;
   const bool counts_needed = lazy ? refcounts_->dirty_bytes() > max_dirty_bytes_ / 2 : !batch.tables.empty();
-  if (scope == Scope::everything || counts_needed) batch.refcounts = refcounts_->take();
+  if (scope != Scope::what_flush_needs || counts_needed) batch.refcounts = refcounts_->take();
   batch.freed = std::exchange(freed_, {});  // last: what throws before leaves all as it was
   changed_ = changed_ || !batch.tables.empty() || !batch.freed.empty() || !batch.refcounts.empty();
   return batch;
@@ -77,7 +78,7 @@ void Metadata::flush_storages() {
   layer_->storage->flush();
 }
 
-void Metadata::write(const Batch& batch) {
+void Metadata::write(const Batch& batch, bool flush_last) {
   if (!batch.tables.empty()) set_dirty_bit();
   refcounts_->write_blocks(batch.refcounts);
   tables_->write_unreferenced(batch.tables);
@@ -94,7 +95,7 @@ void Metadata::write(const Batch& batch) {
     tables_->naming(batch.tables);
   }
   tables_->write_referenced(batch.tables);
-  layer_->storage->flush();
+  if (flush_last) layer_->storage->flush();
 }
 
 void Metadata::switch_refcount_table(const RefcountStore::Batch& batch) {
@@ -141,7 +142,8 @@ void Metadata::drop_freed(const std::vector<Freed>& all_freed) {
 }
 
 void Metadata::update_pressure() {
-  dirty_bytes_ = tables_->dirty_bytes() + refcounts_->dirty_bytes() + freed_.size() * sizeof(Freed);
+  const uint64_t mappings = tables_->dirty_bytes() + freed_.size() * sizeof(Freed);
+  crowded_ = mappings > max_dirty_bytes_ || refcounts_->dirty_bytes() > max_dirty_bytes_;
 }
 
 // Before anyone else gets the clusters. That the host does not take the space back is no failure of what was asked for.

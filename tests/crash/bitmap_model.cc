@@ -75,7 +75,6 @@ std::vector<std::string> BitmapModel::names() const {
 }
 
 void BitmapModel::adopt(const Image& image) {
-  resizing_ = false;
   std::map<std::string, BitmapInfo> found;
   for (const BitmapInfo& info : image.bitmaps()) found[info.name] = info;
   for (auto& [name, bitmap] : bitmaps_) {

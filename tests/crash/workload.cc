@@ -296,6 +296,7 @@ void Guest::open_again() {
 void Guest::close() {
   image_->close();
   model_.flushed();
+  model_.bitmaps().resized();
   image_.reset();
 }
 

@@ -13,6 +13,11 @@ namespace {
 
 // What is not plain in a file is read to bring it into memory, in pieces of this size.
 constexpr size_t cache_piece = 256 << 10;
+// A range may be that of the whole disk, and have to be written. It is gone through in pieces of this size, so that it
+// ends when its connection does; each goes on a little into the next, so that whatever unit the disk has its space in
+// lies within one of them.
+constexpr uint64_t range_piece = 64 << 20;
+constexpr uint64_t largest_unit = 2 << 20;
 // Up to here a copy is quicker than waking another thread for it.
 constexpr uint64_t max_at_once = 32 << 10;
 
@@ -21,10 +26,27 @@ struct Call {
   const Agreement& agreement;
   BufferPool& buffers;
   std::span<const std::byte> payload;
+  const std::atomic<bool>& abandoned;
 
   Disk& disk() const { return *agreement.chosen->disk; }
   Reply success() const { return success_reply(reply_to(request, agreement)); }
 };
+
+void stop_if_abandoned(const Call& call) {
+  if (call.abandoned) throw Error(ErrorKind::interrupted, "the connection has ended");
+}
+
+// Calls `change(GuestRange)` for the pieces of the request's range.
+template <class Change>
+void in_pieces(const Call& call, const Change& change) {
+  GuestRange rest = call.request.range();
+  while (rest.length > range_piece + largest_unit) {
+    change(GuestRange{rest.start, range_piece + largest_unit});
+    stop_if_abandoned(call);
+    rest = {rest.start + range_piece, rest.length - range_piece};
+  }
+  change(rest);
+}
 
 // A write command's reply waits for the disk where the client asked so.
 Reply written(const Call& call) {
@@ -45,7 +67,7 @@ Reply run_flush(const Call& call) {
 }
 
 Reply run_trim(const Call& call) {
-  call.disk().discard(call.request.range());
+  in_pieces(call, [&](GuestRange piece) { call.disk().discard(piece); });
   return written(call);
 }
 
@@ -53,7 +75,7 @@ Reply run_write_zeroes(const Call& call) {
   const GuestRange range = call.request.range();
   const bool keep_space = call.request.has(command_flag_no_hole);
   if (!call.request.has(command_flag_fast_zero)) {
-    call.disk().zero(range, keep_space);
+    in_pieces(call, [&](GuestRange piece) { call.disk().zero(piece, keep_space); });
   } else if (!call.disk().zero_at_once(range, keep_space)) {
     return error_reply(reply_to(call.request, call.agreement), WireError::not_supported,
                        "zeros would have to be written here, which is no faster than a write");
@@ -66,6 +88,7 @@ void read_into_memory(const Call& call, GuestRange range) {
   while (range.length > 0) {
     const auto step = piece.bytes().first(std::min<uint64_t>(range.length, piece.size()));
     call.disk().read(range.start, step);
+    stop_if_abandoned(call);
     range = {range.start + step.size(), range.length - step.size()};
   }
 }
@@ -74,6 +97,7 @@ void read_into_memory(const Call& call, GuestRange range) {
 Reply run_cache(const Call& call) {
   GuestRange rest = call.request.range();
   while (rest.length > 0) {
+    stop_if_abandoned(call);
     for (const Extent& extent : call.disk().map(rest, extents_per_call)) {
       rest = {rest.start + extent.range.length, rest.length - extent.range.length};
       if (!extent.data || extent.zero) continue;
@@ -119,12 +143,12 @@ std::optional<Reply> run_at_once(const Request& request, const Agreement& agreem
 }
 
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
-                  std::span<const std::byte> payload) {
+                  std::span<const std::byte> payload, const std::atomic<bool>& abandoned) {
   const ReplyTo to = reply_to(request, agreement);
   const auto* const runner = std::ranges::find(runners, static_cast<CommandType>(request.type), &Runner::type);
   if (runner == runners.end()) return error_reply(to, WireError::invalid, "unknown command");
   try {
-    return runner->run({request, agreement, buffers, payload});
+    return runner->run({request, agreement, buffers, payload, abandoned});
   } catch (const Error& error) {
     return error_reply(to, error);
   } catch (const std::bad_alloc&) {

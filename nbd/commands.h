@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <optional>
 #include <span>
 
@@ -16,9 +17,10 @@
 
 namespace drydock::nbd {
 
-// Runs any request, which may block; `payload` is a write's. Failures become error replies; throws bad_alloc only.
+// Runs any request, which may block; `payload` is a write's. Failures become error replies; throws bad_alloc only. Once
+// nobody waits for the answer any more (`abandoned`) what takes long is not gone on with.
 Reply run_command(const Request& request, const Agreement& agreement, BufferPool& buffers,
-                  std::span<const std::byte> payload);
+                  std::span<const std::byte> payload, const std::atomic<bool>& abandoned);
 
 // The reply to a request that takes no waiting, as far as one can tell: small, and to bytes that lie plain in files and
 // in the page cache. Nothing otherwise. Throws Error for what fails.

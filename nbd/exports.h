@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nbd/workers.h"
 #include "src/dirty_ranges.h"
 #include "src/disk.h"
 
@@ -32,6 +33,8 @@ struct Export {
   bool multi_conn = true;         // clients may open several connections
   bool allocation_depth = false;  // offers qemu:allocation-depth
   std::vector<ExportedBitmap> bitmaps{};
+  // Of all exports of one image: it may hang, and then takes no more threads than that.
+  std::shared_ptr<RequestShare> share = std::make_shared<RequestShare>();
 
   bool writable() const { return !read_only && disk->writable(); }
 };

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <exception>
 #include <optional>
 
 #include "src/error.h"
@@ -20,6 +21,8 @@ class Failures {
       action();
     } catch (const Error& error) {
       add(error);
+    } catch (const std::exception& error) {
+      add(Error(ErrorKind::io, error.what()));
     }
   }
 

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <set>
 
-#include "nbd/failures.h"
 #include "src/error.h"
 #include "src/local_name.h"
 #include "src/remote.h"
@@ -39,6 +38,13 @@ bool is_image_file(const fs::path& folder, const std::string& name) {
   if (error || !is_within(real, fs::canonical(folder, error)) || error) return false;
   const fs::file_status status = fs::status(real, error);
   return !error && (fs::is_regular_file(status) || fs::is_block_file(status));
+}
+
+// Who lists exports waits no longer for an image that another client is just opening, or that hangs.
+constexpr std::chrono::steady_clock::duration list_patience = std::chrono::seconds(1);
+
+[[noreturn]] void throw_busy(const std::string& name) {
+  throw Error(ErrorKind::busy, fmt::format("{}: others have been waiting for this image for long: it may hang", name));
 }
 
 // With the file's own name, be it a link's.
@@ -138,22 +144,57 @@ ImageCatalog::Opened ImageCatalog::open(const Named& file, Slot& slot, bool writ
   return opened;
 }
 
-// With the slot's lock held. Clients that still use the image keep it until they go.
-void ImageCatalog::close_slot(Slot& slot) {
-  if (!slot.opened) return;
-  Opened opened = std::move(*slot.opened);
-  slot.opened.reset();
+// Whether anybody wants to have on stable storage what clients write.
+bool ImageCatalog::flushes() const {
+  return !options_.rules.read_only && !options_.scratch && !options_.rules.policy.never_flush;
+}
+
+void ImageCatalog::flush(const Opened& opened) {
+  try {
+    opened.image->disk()->flush();
+  } catch (const Error& error) {
+    throw error.within(opened.name);
+  }
+}
+
+// What is closed is flushed before, be its format one that has nothing else to do at its end.
+void ImageCatalog::end(const Opened& opened) const {
   Failures failures;
-  if (opened.image->disk()->writable()) failures.attempt([&] { opened.image->disk()->flush(); });
-  if (!opened.in_use()) failures.attempt([&] { opened.image->close(); });
+  if (flushes() && opened.image->disk()->writable()) failures.attempt([&] { flush(opened); });
+  failures.attempt([&] { opened.image->close(); });
+  failures.throw_if_any();
+}
+
+// With the slot's lock held. Clients that still use the image keep it until they go.
+void ImageCatalog::close_slot(Slot& slot) const {
+  if (slot.opened) {
+    slot.replaced.push_back(std::move(*slot.opened));
+    slot.opened.reset();
+  }
+  close_unused(slot);
+}
+
+// With the slot's lock held.
+void ImageCatalog::close_unused(Slot& slot) const {
+  Failures failures;
+  for (auto each = slot.replaced.begin(); each != slot.replaced.end();) {
+    if (each->in_use()) {
+      ++each;
+      continue;
+    }
+    std::list<Opened> ending;
+    ending.splice(ending.end(), slot.replaced, each++);
+    failures.attempt([&] { end(ending.front()); });
+  }
   failures.throw_if_any();
 }
 
 std::shared_ptr<const Export> ImageCatalog::find_in(const Named& file, std::string_view name) const {
   const std::shared_ptr<Slot> slot = this->slot(file.path);
-  const std::lock_guard lock(slot->mutex);
+  const std::unique_lock lock(slot->mutex, options_.patience);
+  if (!lock) throw_busy(file.name);
   if (const std::string identity = identity_of(file.path); identity != slot->identity) {
-    close_unheard(*slot);
+    close_early([&] { close_slot(*slot); });
     slot->format.reset();
     slot->identity = identity;
   }
@@ -190,8 +231,9 @@ std::shared_ptr<const Export> ImageCatalog::find(std::string_view name) const {
 // What is not open is opened for a look, and for reading: who lists exports takes no locks of a writer.
 std::vector<ExportCatalog::Entry> ImageCatalog::entries_of(const Named& file) const {
   const std::shared_ptr<Slot> slot = this->slot(file.path);
-  const std::lock_guard lock(slot->mutex);
+  const std::unique_lock lock(slot->mutex, std::min(options_.patience, list_patience));
   std::vector<Entry> entries;
+  if (!lock) return {{file.name, "is being opened, or does not answer"}};
   try {
     std::optional<Opened> looked_at;
     if (!slot->opened) looked_at = open(file, *slot, false);
@@ -212,32 +254,37 @@ std::vector<ExportCatalog::Entry> ImageCatalog::list() const {
   return all;
 }
 
-// Calls `visit` for the slots with an open image, their locks held; one that is busy just now is passed over.
+// Calls `visit` for the slots with open images, their locks held; one that is busy just now is passed over.
 void ImageCatalog::for_each_open(const std::function<void(Slot&)>& visit) const {
   for (const auto& slot : slots()) {
     const std::unique_lock lock(slot->mutex, std::try_to_lock);
-    if (lock && slot->opened) visit(*slot);
+    if (lock && (slot->opened || !slot->replaced.empty())) visit(*slot);
   }
 }
 
 // With a scratch overlay goes what clients have written to it.
-bool ImageCatalog::may_close(const Slot& slot) const { return !options_.scratch && !slot.opened->in_use(); }
+bool ImageCatalog::may_close(const Slot& slot) const {
+  return !options_.scratch && slot.opened && !slot.opened->in_use();
+}
 
-void ImageCatalog::close_unheard(Slot& slot) const {
+// Closes while the server goes on: what fails is told now, and again at the end.
+void ImageCatalog::close_early(const std::function<void()>& close) const {
   try {
-    close_slot(slot);
+    close();
   } catch (const Error& error) {
     warn(fmt::format("closing an image: {}", error.what()));
+    const std::lock_guard lock(failures_mutex_);
+    failures_.attempt([&] { throw error.within("closing an image"); });
   }
 }
 
 void ImageCatalog::make_room() const {
   size_t open = 0;
-  for_each_open([&](Slot&) { ++open; });
+  for_each_open([&](const Slot& slot) { open += slot.opened ? 1U : 0U; });
   if (open < options_.open_images) return;
   for_each_open([&](Slot& slot) {
     if (!may_close(slot)) return;
-    close_unheard(slot);
+    close_early([&] { close_slot(slot); });
     --open;
   });
   if (open >= options_.open_images) {
@@ -248,7 +295,8 @@ void ImageCatalog::make_room() const {
 void ImageCatalog::close_idle() const {
   const auto now = std::chrono::steady_clock::now();
   for_each_open([&](Slot& slot) {
-    if (may_close(slot) && now - slot.used >= options_.idle) close_unheard(slot);
+    const bool is_idle = may_close(slot) && now - slot.used >= options_.idle;
+    close_early([&] { is_idle ? close_slot(slot) : close_unused(slot); });
   });
 }
 
@@ -263,30 +311,26 @@ void ImageCatalog::check_files() const {
 }
 
 void ImageCatalog::flush() const {
+  if (!flushes()) return;
   Failures failures;
   for (const auto& slot : slots()) {
     const std::lock_guard lock(slot->mutex);
-    if (!slot->opened || options_.rules.read_only) continue;
-    failures.attempt([&] { flush_slot(*slot); });
+    if (slot->opened) failures.attempt([&] { flush(*slot->opened); });
+    for (const Opened& each : slot->replaced) failures.attempt([&] { flush(each); });
   }
   failures.throw_if_any();
 }
 
-void ImageCatalog::flush_slot(const Slot& slot) {
-  try {
-    slot.opened->image->disk()->flush();
-  } catch (const Error& error) {
-    throw error.within(slot.opened->name);
-  }
-}
-
-// What is closed without clients was flushed, be its format one that has nothing else to do at its end.
 void ImageCatalog::close() const {
   Failures failures;
   for (const auto& slot : slots()) {
     const std::lock_guard lock(slot->mutex);
     failures.attempt([&] { close_slot(*slot); });
   }
+  failures.attempt([&] {
+    const std::lock_guard lock(failures_mutex_);
+    failures_.throw_if_any();
+  });
   failures.throw_if_any();
 }
 

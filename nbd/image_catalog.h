@@ -10,16 +10,21 @@
 // FOLDER/FILE. In a folder every regular file and block device counts whose name does not start with a dot; a symlink
 // only where it ends within the folder.
 //
+// A file that another one has taken the name of stays open for the clients that use it, and is closed when the last of
+// them has gone. Whatever cannot be written as an image is closed is told to `warn` at once, and thrown at the end.
+//
 // An image keeps the format it was found to have when it was first opened, whatever its guest has written to it since
 // (safety.md, 8), until another file takes its name.
 //
-// Thread-safety: all of it. An image is opened and closed under its own lock; who wants another one does not wait.
+// Thread-safety: all of it. An image is opened and closed under its own lock; who wants another one does not wait, and
+// who wants the same one only so long: its disk may hang.
 // Ownership: what clients use lives until they let go of it.
 
 #pragma once
 
 #include <chrono>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,6 +33,7 @@
 #include <vector>
 
 #include "nbd/exports.h"
+#include "nbd/failures.h"
 #include "nbd/image_exports.h"
 #include "src/image.h"
 
@@ -40,6 +46,7 @@ class ImageCatalog final : public ExportCatalog {
     std::chrono::steady_clock::duration idle = std::chrono::seconds(30);  // so long an unused image stays open
     size_t open_images = 256;                                             // at once; a descriptor each, and its chain's
     bool scratch = false;                                                 // `open` puts a scratch overlay on the file
+    std::chrono::steady_clock::duration patience = std::chrono::seconds(10);  // with an image that others are opening
     std::vector<std::string> hidden = {};  // files that are no exports, wherever they lie, though they may not be there
     // Opens an image; `format` is nothing until it has been found. From any thread.
     std::function<std::shared_ptr<Image>(const std::string& path, bool writable, std::optional<Format> format)> open;
@@ -58,7 +65,7 @@ class ImageCatalog final : public ExportCatalog {
   // Opens every file that is a source of its own, as clients will have it, and looks into every folder; throws for the
   // first where that fails.
   void check_files() const;
-  // Closes every image; throws what failed after having closed all.
+  // Closes every image; throws what failed, now or as others were closed before, after having closed all.
   void close() const;
 
  private:
@@ -70,10 +77,11 @@ class ImageCatalog final : public ExportCatalog {
   };
   // One file, from when it is first asked for.
   struct Slot {
-    std::mutex mutex;  // guards what follows
+    std::timed_mutex mutex;  // guards what follows
     std::string identity;
     std::optional<Format> format;
     std::optional<Opened> opened;
+    std::list<Opened> replaced;  // what was opened under this name before, and is still in use
     std::chrono::steady_clock::time_point used;
   };
   struct Source {
@@ -96,9 +104,12 @@ class ImageCatalog final : public ExportCatalog {
   void for_each_open(const std::function<void(Slot&)>& visit) const;
   bool may_close(const Slot& slot) const;
   void make_room() const;
-  static void flush_slot(const Slot& slot);
-  static void close_slot(Slot& slot);
-  void close_unheard(Slot& slot) const;
+  bool flushes() const;
+  static void flush(const Opened& opened);
+  void end(const Opened& opened) const;
+  void close_slot(Slot& slot) const;
+  void close_unused(Slot& slot) const;
+  void close_early(const std::function<void()>& close) const;
   void warn(const std::string& line) const;
 
   const Options options_;
@@ -106,6 +117,8 @@ class ImageCatalog final : public ExportCatalog {
   mutable std::mutex mutex_;                                    // guards slots_; comes after a slot's own
   mutable std::map<std::string, std::shared_ptr<Slot>> slots_;  // by path
   mutable std::mutex warn_mutex_;
+  mutable std::mutex failures_mutex_;
+  mutable Failures failures_;  // to be told at the end
 };
 
 }  // namespace drydock::nbd

@@ -66,6 +66,7 @@ ImageExports image_exports(const std::shared_ptr<const Image>& image, const std:
   ImageExports result;
   result.warnings = std::move(views.warnings);
   std::ranges::move(layer_views(*image), std::back_inserter(views.views));
+  const auto share = std::make_shared<RequestShare>();
   for (View& view : views.views) {
     const bool can_change = view.kind == ViewKind::disk || view.kind == ViewKind::partition;
     Export added{.name = prefix.empty() ? view.name : fmt::format("{}/{}", prefix, view.name),
@@ -73,7 +74,8 @@ ImageExports image_exports(const std::shared_ptr<const Image>& image, const std:
                  .disk = can_change ? ruled(std::move(view.disk), rules) : std::move(view.disk),
                  .read_only = rules.read_only || !can_change,
                  .multi_conn = rules.multi_conn,
-                 .allocation_depth = true};
+                 .allocation_depth = true,
+                 .share = share};
     if (view.kind == ViewKind::disk) {
       added.bitmaps = bitmaps_of(image);
       if (!prefix.empty()) {

@@ -8,6 +8,8 @@
 #include <array>
 #include <boost/asio/post.hpp>
 #include <cerrno>
+#include <exception>
+#include <span>
 #include <utility>
 
 #include "src/error.h"
@@ -52,18 +54,29 @@ void Readiness::collect() {
   const int count = ::epoll_wait(epoll_fd_, events.data(), max_events, 0);
   // Before anything is done, which may take its time.
   listen();
-  std::function<void()> mine;
+  std::array<Waiter*, max_events> mine{};
+  size_t count_of_mine = 0;
   for (int i = 0; i < count; ++i) {
     auto* waiter = static_cast<Waiter*>(events.at(static_cast<size_t>(i)).data.ptr);
     if (!waiter->armed_.exchange(false, std::memory_order_acquire)) continue;
-    std::function<void()> then = std::exchange(waiter->then_, nullptr);
-    if (i + 1 == count) {
-      mine = std::move(then);
-    } else {
-      boost::asio::post(loop_, std::move(then));
-    }
+    if (i + 1 == count || !hand_over(*waiter)) mine.at(count_of_mine++) = waiter;
   }
-  if (mine) mine();
+  for (Waiter* each : std::span(mine).first(count_of_mine)) each->call();
+}
+
+// What the waiter calls keeps the waiter, too.
+bool Readiness::hand_over(Waiter& waiter) {
+  try {
+    boost::asio::post(loop_, [&waiter] { waiter.call(); });
+    return true;
+  } catch (const std::exception&) {  // out of memory
+    return false;
+  }
+}
+
+void Readiness::Waiter::call() {
+  const std::function<void()> then = std::exchange(then_, nullptr);
+  then();
 }
 
 // The other descriptor of the same socket would keep it known.

@@ -42,12 +42,14 @@ class Readiness {
     ~Waiter();
 
     int descriptor() const { return descriptor_.get(); }
-    // Calls `then` once, from the event loop: when one of `events` (EPOLLIN, EPOLLOUT) has come, or the connection's
-    // end, which it brings about where the system cannot wait.
+    // Calls `then`, which keeps this alive, once, from the event loop: when one of `events` (EPOLLIN, EPOLLOUT) has
+    // come, or the connection's end, which it brings about where the system cannot wait. Throws where it will not.
     void wait(uint32_t events, std::function<void()> then);
 
    private:
     friend class Readiness;
+    void call();
+
     Readiness& readiness_;
     UniqueFd descriptor_;
     bool known_ = false;  // to the epoll
@@ -58,6 +60,7 @@ class Readiness {
  private:
   void listen();
   void collect();
+  bool hand_over(Waiter& waiter);
 
   boost::asio::io_context& loop_;
   std::mutex mutex_;  // guards the two below

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <exception>
 #include <iterator>
 #include <utility>
 
@@ -43,9 +44,12 @@ void ReplySender::add(Reply reply) {
     length += piece.length;
     urgent = urgent && piece.source == Source::head;
   }
+  Replies added;
+  added.push_back(std::move(reply));
   const std::lock_guard lock(mutex_);
   waiting_ += length;
-  (urgent ? urgent_queue_ : queue_).push_back(std::move(reply));
+  Replies& queue = urgent ? urgent_queue_ : queue_;
+  queue.splice(queue.end(), added);
   if (urgent) urgent_waits_ = true;
 }
 
@@ -64,7 +68,7 @@ bool ReplySender::send_some() {
     deadline_ = {};
   }
   while (next_batch()) {
-    const Progress progress = failed_ ? Progress::failed : send_batch();
+    const Progress progress = try_batch();
     if (progress == Progress::failed) drop_all();
     if (progress != Progress::would_block) continue;
     if (is_worth_trying()) return true;
@@ -81,14 +85,20 @@ void ReplySender::let_go() {
 }
 
 void ReplySender::send_when_writable() {
-  stream_->socket().wait_writable([self = shared_from_this()] { self->run(); });
+  try {
+    stream_->socket().wait_writable([self = shared_from_this()] { self->run(); });
+  } catch (const std::exception&) {  // out of memory
+    do {
+      drop_all();
+    } while (next_batch());
+  }
 }
 
 // Entered by the one thread that has set `sending_`, or by the event loop on its behalf.
 void ReplySender::run() {
   deadline_ = {};
   while (next_batch()) {
-    const Progress progress = failed_ ? Progress::failed : send_batch();
+    const Progress progress = try_batch();
     if (progress == Progress::failed) drop_all();
     if (progress != Progress::would_block) continue;
     if (!is_worth_trying()) return send_when_writable();
@@ -105,8 +115,7 @@ bool ReplySender::next_batch() {
   if (batch_.empty()) {
     std::swap(batch_, queue_);
   } else {
-    std::ranges::move(queue_, std::back_inserter(batch_));
-    queue_.clear();
+    batch_.splice(batch_.end(), queue_);
   }
   waiting_ = 0;
   sending_ = !batch_.empty();
@@ -116,9 +125,7 @@ bool ReplySender::next_batch() {
 // Puts those that overtake before all that the stream has not seen yet.
 void ReplySender::take_urgent() {
   const std::lock_guard lock(mutex_);
-  batch_.insert(batch_.begin() + static_cast<std::ptrdiff_t>(offered_), std::move_iterator(urgent_queue_.begin()),
-                std::move_iterator(urgent_queue_.end()));
-  urgent_queue_.clear();
+  batch_.splice(std::next(batch_.begin(), static_cast<std::ptrdiff_t>(offered_)), urgent_queue_);
   urgent_waits_ = false;
 }
 
@@ -133,6 +140,15 @@ bool ReplySender::is_worth_trying() {
     deadline_ = now + linger_time;
   }
   return now < deadline_;
+}
+
+ReplySender::Progress ReplySender::try_batch() {
+  if (failed_) return Progress::failed;
+  try {
+    return send_batch();
+  } catch (const std::exception&) {  // out of memory
+    return Progress::failed;
+  }
 }
 
 ReplySender::Progress ReplySender::send_batch() {
@@ -155,17 +171,18 @@ ReplySender::Progress ReplySender::send_memory() {
   std::array<iovec, max_iovecs> iovecs{};
   size_t count = 0;
   bool more = false;  // a file follows at once
-  size_t r = 0;
-  for (; r < batch_.size() && count < max_iovecs && !more; ++r) {
-    const Reply& reply = batch_[r];
-    for (size_t p = r == 0 ? piece_ : 0; p < reply.pieces.size() && count < max_iovecs; ++p) {
+  size_t offered = 0;
+  for (const Reply& reply : batch_) {
+    if (count == max_iovecs || more) break;
+    for (size_t p = offered == 0 ? piece_ : 0; p < reply.pieces.size() && count < max_iovecs; ++p) {
       more = reply.pieces[p].source == Source::file;
       if (more) break;
       const auto bytes = reply.memory(reply.pieces[p]);
       iovecs[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
     }
+    ++offered;
   }
-  offered_ = std::max(offered_, r);
+  offered_ = std::max(offered_, offered);
   const Moved moved = stream_->send(std::span(iovecs).first(count), more);
   advance(moved.bytes);
   if (moved.outcome == Moved::Outcome::later) return Progress::would_block;
@@ -235,8 +252,7 @@ void ReplySender::finish_front() {
 }
 
 void ReplySender::drop_all() {
-  if (!failed_) events_.failed();
-  failed_ = true;
+  if (!std::exchange(failed_, true)) events_.failed();
   while (!batch_.empty()) finish_front();
 }
 

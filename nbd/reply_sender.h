@@ -11,14 +11,16 @@
 // block status for the most part, before it goes on.
 //
 // Thread-safety: push() from any thread; enqueue(), send_some() and let_go() from the reader. Callbacks come from the
-// thread that sends, without locks held.
+// thread that sends, without locks held, and throw nothing.
+// Errors: push() and enqueue() throw bad_alloc for a reply that they did not take. Nothing else throws: where there is
+// no memory to send, the connection has failed, and what is left is dropped.
 
 #pragma once
 
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 
@@ -50,12 +52,14 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
 
  private:
   enum class Progress { sent, would_block, failed };
+  using Replies = std::list<Reply>;  // they change over from one to the other without a need for memory
 
   void add(Reply reply);
   bool become_sender();
   void run();
   bool next_batch();
   void take_urgent();
+  Progress try_batch();
   Progress send_batch();
   bool is_worth_trying();
   void send_when_writable();
@@ -70,14 +74,14 @@ class ReplySender : public std::enable_shared_from_this<ReplySender> {
   Events events_;
 
   std::mutex mutex_;  // guards the five below; held for moments
-  std::deque<Reply> queue_;
-  std::deque<Reply> urgent_queue_;  // those that overtake
-  uint64_t waiting_ = 0;            // bytes in both
+  Replies queue_;
+  Replies urgent_queue_;  // those that overtake
+  uint64_t waiting_ = 0;  // bytes in both
   bool sending_ = false;
   std::atomic<bool> urgent_waits_ = false;  // urgent_queue_ has some; the sender looks at it without the lock
 
   // The sender's own: replies taken off the queue, and how far the first of them got.
-  std::deque<Reply> batch_;
+  Replies batch_;
   size_t piece_ = 0;
   size_t offered_ = 0;  // replies at the front of which bytes were given to the stream: none may come before them
   uint64_t sent_ = 0;   // bytes, ever

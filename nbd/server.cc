@@ -15,21 +15,22 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <cerrno>
 #include <csignal>
-#include <exception>
 #include <list>
+#include <mutex>
 #include <thread>
 #include <unordered_set>
 #include <vector>
 
+#include "nbd/failures.h"
 #include "nbd/listener.h"
 #include "nbd/metrics_endpoint.h"
 #include "nbd/peer.h"
 #include "nbd/session.h"
+#include "nbd/stop_signals.h"
 #include "nbd/workers.h"
 #include "src/error.h"
 
@@ -46,9 +47,6 @@ constexpr int send_buffer = 512 << 10;
 
 // So often the catalog may close what nobody uses.
 constexpr std::chrono::seconds housekeeping_interval{2};
-
-// So long whoever has asked twice waits for disks that do not answer.
-constexpr std::chrono::seconds patience{5};
 
 unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
@@ -81,11 +79,6 @@ void block_sigpipe() {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-bool is_ignored(int signal) {
-  struct sigaction current {};
-  return ::sigaction(signal, nullptr, &current) == 0 && current.sa_handler == SIG_IGN;
-}
-
 }  // namespace
 
 class Server::Core {
@@ -100,10 +93,13 @@ class Server::Core {
         listener_(std::move(listener)),
         readiness_(loop_),
         strand_(asio::make_strand(control_)),
-        signals_(strand_),
+        signals_(strand_,
+                 {.stop = [this] { return begin_stop(); },
+                  .hurry = [this] { abort_sessions(); },
+                  .give_up = options.give_up},
+                 options.limits.patience),
         pause_(strand_),
         grace_(strand_),
-        patience_(strand_),
         look_(strand_),
         housekeeping_(control_) {
     for (UniqueFd& fd : listener_.take_descriptors()) doors_.emplace_back(strand_, fd.release());
@@ -112,12 +108,7 @@ class Server::Core {
   }
 
   void start() {
-    if (options_.stop_on_signals) {
-      signals_.add(SIGINT);
-      signals_.add(SIGTERM);
-      if (!is_ignored(SIGHUP)) signals_.add(SIGHUP);  // nohup(1)
-      wait_for_signal();
-    }
+    if (options_.stop_on_signals) signals_.listen();
     for (auto& door : doors_) wait_at(door);
     if (metrics_endpoint_) metrics_endpoint_->start();
     keep_house();
@@ -137,18 +128,15 @@ class Server::Core {
     asio::post(strand_, [this] { begin_stop(); });
   }
 
-  void wait() {
+  // Signals are heard until the last byte is on the disk, and the last file closed.
+  void wait(const std::function<void()>& close) {
     workers_.join();
-    // Signals are heard until the last byte is on the disk.
-    std::exception_ptr failure;
-    try {
-      exports_->flush();
-    } catch (const std::exception&) {
-      failure = std::current_exception();
-    }
+    Failures failures;
+    failures.attempt([this] { exports_->flush(); });
+    if (close) failures.attempt(close);
     asio::post(strand_, [this] { finish(); });
     control_thread_.join();
-    if (failure) std::rethrow_exception(failure);
+    failures.throw_if_any();
   }
 
   std::string uri(std::string_view export_name) const {
@@ -216,6 +204,10 @@ class Server::Core {
           SessionContext{loop_, control_, readiness_, *exports_, options_.limits, memory_, buffers_, lingering_,
                          workers_, options_.tls, credentials_, options_.log, options_.metrics.get()},
           std::move(socket), ++clients_, [this](const std::shared_ptr<Session>& ended) { forget(ended); });
+      {
+        const std::lock_guard lock(ended_mutex_);
+        ended_.reserve(sessions_.size() + 1);
+      }
       sessions_.insert(session);
       session->start();
     } catch (const std::exception&) {
@@ -231,25 +223,40 @@ class Server::Core {
                              describe_peer(socket), sessions_.size()));
   }
 
+  // From any thread. Throws nothing: where there is no memory to tell the strand so, its next look finds it.
   void forget(const std::shared_ptr<Session>& session) {
-    asio::post(strand_, [this, session] {
-      sessions_.erase(session);
-      served_ = served_ || session->has_served();
-      if (options_.stop_with_last_client && served_ && sessions_.empty()) begin_stop();
-      if (!stopping_) {
-        for (Door* door : std::exchange(waiting_, {})) let_in(*door);
-      }
-      leave_if_done();
-    });
+    {
+      const std::lock_guard lock(ended_mutex_);
+      ended_.push_back(session);  // for which welcome() has made room
+    }
+    try {
+      asio::post(strand_, [this] { forget_ended(); });
+    } catch (const std::exception&) {
+      // Out of memory.
+    }
   }
 
-  void wait_for_signal() {
-    signals_.async_wait([this](const error_code& error, int) {
-      if (error) return;
-      if (stopping_) hurry();
-      begin_stop();
-      if (!done_) wait_for_signal();
-    });
+  std::shared_ptr<Session> take_ended() {
+    const std::lock_guard lock(ended_mutex_);
+    if (ended_.empty()) return nullptr;
+    std::shared_ptr<Session> session = std::move(ended_.back());
+    ended_.pop_back();
+    return session;
+  }
+
+  void forget_ended() {
+    bool any = false;
+    while (const auto session = take_ended()) {
+      any = true;
+      sessions_.erase(session);
+      served_ = served_ || session->has_served();
+    }
+    if (!any) return;
+    if (options_.stop_with_last_client && served_ && sessions_.empty()) begin_stop();
+    if (!stopping_) {
+      for (Door* door : std::exchange(waiting_, {})) let_in(*door);
+    }
+    leave_if_done();
   }
 
   void look_after_workers() {
@@ -257,6 +264,7 @@ class Server::Core {
     look_.async_wait([this](const error_code& cancelled) {
       if (cancelled || done_) return;
       workers_.look();
+      forget_ended();
       look_after_workers();
     });
   }
@@ -278,8 +286,9 @@ class Server::Core {
     }));
   }
 
-  void begin_stop() {
-    if (std::exchange(stopping_, true)) return;
+  // False where that was done before.
+  bool begin_stop() {
+    if (std::exchange(stopping_, true)) return false;
     housekeeping_.cancel();
     for (Door& door : doors_) door.close();
     listener_.close();
@@ -291,15 +300,7 @@ class Server::Core {
       if (!error) abort_sessions();
     });
     leave_if_done();
-  }
-
-  void hurry() {
-    abort_sessions();
-    if (!options_.give_up) return;
-    patience_.expires_after(patience);
-    patience_.async_wait([this](const error_code& error) {
-      if (!error) options_.give_up();
-    });
+    return true;
   }
 
   void abort_sessions() {
@@ -316,10 +317,8 @@ class Server::Core {
 
   void finish() {
     done_ = true;
-    patience_.cancel();
     look_.cancel();
-    error_code ignored;
-    signals_.cancel(ignored);
+    signals_.cease();
     control_work_.reset();
   }
 
@@ -345,10 +344,9 @@ class Server::Core {
   uint16_t metrics_port_ = 0;
   std::vector<Door*> waiting_;  // for a place to be free
   std::vector<Door*> paused_;   // until pause_ is over
-  asio::signal_set signals_;
+  StopSignals signals_;
   asio::steady_timer pause_;
   asio::steady_timer grace_;
-  asio::steady_timer patience_;
   asio::steady_timer look_;
   asio::steady_timer housekeeping_;
   bool stopping_ = false;
@@ -356,6 +354,9 @@ class Server::Core {
   uint64_t clients_ = 0;  // that came, ever
   bool served_ = false;   // a client has been there, and used an export
   std::unordered_set<std::shared_ptr<Session>> sessions_;
+
+  std::mutex ended_mutex_;                       // guards the list
+  std::vector<std::shared_ptr<Session>> ended_;  // of sessions_, those that are to go
 
   std::thread control_thread_;
 };
@@ -388,7 +389,7 @@ Server::~Server() {
 std::vector<Listener*> Server::listeners() { return core_->listeners(); }
 void Server::start() { core_->start(); }
 void Server::stop() { core_->stop(); }
-void Server::wait() { core_->wait(); }
+void Server::wait(const std::function<void()>& close) { core_->wait(close); }
 const ExportCatalog& Server::exports() const { return core_->exports(); }
 std::string Server::uri(std::string_view export_name) const { return core_->uri(export_name); }
 const std::string& Server::socket_path() const { return core_->listener().socket_path(); }

@@ -39,9 +39,10 @@ struct ServerOptions {
   std::optional<uint16_t> port;       // 0: any that is free
   std::string address = "localhost";  // of the port
   std::optional<VsockAddress> vsock;
-  unsigned threads = 0;          // that work while no disk hangs; 0: twice the processors, at least 4
-  bool stop_on_signals = false;  // SIGINT and SIGTERM stop the server; a second one hurries it
-  // Called where a second signal came and a disk does not answer even so: ends the process. Empty: it is waited for.
+  unsigned threads = 0;          // that may work on one image at once; 0: twice the processors, at least 4
+  bool stop_on_signals = false;  // nbd/stop_signals.h
+  // Called where a second signal came and a disk does not answer even so, for limits.patience: ends the process. Empty:
+  // it is waited for.
   std::function<void()> give_up = {};
   bool stop_with_last_client = false;  // when all that have used an export, and all others, are gone
   Limits limits;
@@ -79,8 +80,9 @@ class Server {
   // not take his answers by then is cut off. Returns at once.
   void stop();
 
-  // Returns when the server has stopped and everything written is on stable storage; throws when that failed.
-  void wait();
+  // Returns when the server has stopped, everything written is on stable storage, and `close` has been called, whatever
+  // failed before; throws what did. All that time signals are heard.
+  void wait(const std::function<void()>& close = {});
 
   const ExportCatalog& exports() const;
   // Where clients find an export. The empty name is the default export's.

@@ -22,6 +22,7 @@ struct Limits {
   uint64_t total_memory = 128 << 20;         // bytes, over all connections
   std::chrono::milliseconds handshake{10'000};
   std::chrono::milliseconds shutdown{5'000};  // for requests in flight when the server stops
+  std::chrono::milliseconds patience{5'000};  // for disks that do not answer, when it was told to stop again
 };
 
 // Bytes of payload in flight over all connections. Thread-safe.

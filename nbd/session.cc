@@ -22,12 +22,45 @@ constexpr int steps_in_turn = 256;
 
 }  // namespace
 
+// What was admitted, until a reply has taken it over. Whatever comes in between, it is given back.
+class Session::Admission {
+ public:
+  Admission(Session& session, uint64_t bytes) : session_(&session), bytes_(bytes) {}
+  Admission(Admission&& other) noexcept : session_(std::exchange(other.session_, nullptr)), bytes_(other.bytes_) {}
+  Admission(const Admission&) = delete;
+  Admission& operator=(const Admission&) = delete;
+  Admission& operator=(Admission&&) = delete;
+  ~Admission() {
+    if (session_ != nullptr) session_->release(bytes_);
+  }
+
+  uint64_t bytes() const { return bytes_; }
+  // No more than `bytes` of memory any longer.
+  void shrink_to(uint64_t bytes) {
+    if (bytes == bytes_) return;
+    session_->release(bytes_ - bytes, false);
+    bytes_ = bytes;
+  }
+  void passed_on() { session_ = nullptr; }
+
+ private:
+  Session* session_;
+  uint64_t bytes_;
+};
+
+// A request that may block, on its way to a thread.
+struct Session::Waiting {
+  std::shared_ptr<Session> session;
+  Request request;
+  Buffer payload;
+  Admission admission;
+};
+
 Session::Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended)
     : context_(context),
       ended_(std::move(ended)),
       socket_(std::make_shared<Socket>(context.readiness, std::move(socket))),
       record_(context.log, context.metrics, number, socket_->descriptor()),
-      share_(context.workers.count()),
       handshake_timer_(context.control),
       stream_(std::make_shared<PlainStream>(socket_)),
       handshake_(context.exports, context.tls.mode),
@@ -43,15 +76,15 @@ void Session::start() {
                                                                        .failed =
                                                                            [weak] {
                                                                              const auto self = weak.lock();
-                                                                             if (self)
-                                                                               self->abort("the connection was lost");
+                                                                             if (self) self->abort_lost();
                                                                            }});
+  admit(0, 1);
+  Admission admission(*this, 0);
+  answer_option(Handshake::greeting(), admission);
   handshake_timer_.expires_after(context_.limits.handshake);
   handshake_timer_.async_wait([self = shared_from_this()](const boost::system::error_code& cancelled) {
     if (!cancelled && !self->in_transmission_) self->abort("the handshake took too long", TurnedAway::time);
   });
-  admit(0, 1);
-  answer_option(Handshake::greeting());
   // Not here: the caller lets in clients, and must not wait for this one's disk.
   proceed_later();
 }
@@ -66,11 +99,34 @@ void Session::drain() {
 void Session::abort(std::string_view why, TurnedAway reason) {
   record_.ends(why, reason);
   aborted_ = true;
+  abandoned_ = true;
+  socket_->shut();
+  drop_waiting();
+}
+
+// Whoever has said goodbye does not wait for his answers, and yet wants done what he asked for.
+void Session::abort_lost() {
+  if (!disconnected_) return abort("the connection was lost");
+  aborted_ = true;
   socket_->shut();
 }
 
+void Session::drop_waiting() {
+  if (in_transmission_) handshake_.agreement().chosen->share->drop(this);
+}
+
 void Session::proceed_later() {
-  boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+  try {
+    boost::asio::post(context_.loop, [self = shared_from_this()] { self->proceed(); });
+  } catch (const std::exception& error) {
+    give_up(error);
+  }
+}
+
+// Out of memory: this connection is given up, the others go on. By whoever holds the reading role.
+void Session::give_up(const std::exception& error) {
+  abort(error.what());
+  stop_reading();
 }
 
 // Entered by whoever holds the reading role.
@@ -82,9 +138,7 @@ void Session::proceed() {
       negotiate();
     }
   } catch (const std::exception& error) {
-    // Out of memory: this connection is given up, the others go on.
-    abort(error.what());
-    stop_reading();
+    give_up(error);
   }
 }
 
@@ -93,8 +147,9 @@ void Session::negotiate() {
     if (handshake_.phase() == Handshake::Phase::closed) record_.ends(handshake_.closed_because());
     if (aborted_ || handshake_.phase() == Handshake::Phase::closed) return stop_reading();
     if (!admit(0, 1)) return;  // the answer before this one has not left yet
+    std::optional<Admission> admission(std::in_place, *this, 0);
     if (handshake_.phase() == Handshake::Phase::starting_tls) {
-      release(0);  // no answer is under way, and none is to come
+      admission.reset();  // no answer is under way, and none is to come
       if (!start_tls()) return;
       continue;
     }
@@ -106,7 +161,8 @@ void Session::negotiate() {
     }
     input_start_ += used;
     if (const auto refused = handshake_.take_refusal()) record_.refused(refused->error, refused->message);
-    answer_option(std::move(answered));
+    answer_option(std::move(answered), *admission);
+    admission.reset();
     if (handshake_.phase() == Handshake::Phase::transmission) {
       record_.chose(*handshake_.agreement().chosen);
       in_transmission_ = true;
@@ -173,62 +229,73 @@ void Session::read_requests() {
       return arrival == Arrival::later ? wait_readable() : stop_reading();
     }
     const Request request = *request_;
+    Admission admission(*this, memory_of(request));
     admitted_ = false;
     request_.reset();
-    if (!serve(request, std::move(payload_))) return;
+    if (!serve(request, std::move(payload_), std::move(admission))) return;
   }
   proceed_later();
 }
 
 // Whether this thread still has the reading role.
-bool Session::serve(const Request& request, Buffer payload) {
-  const Agreement& agreement = handshake_.agreement();
-  if (refusal_) {
-    answer_as_reader(error_reply(reply_to(request, agreement), refusal_->error, refusal_->message), request);
+bool Session::serve(const Request& request, Buffer payload, Admission admission) {
+  if (auto reply = try_at_once(request, payload)) {
+    answer_as_reader(std::move(*reply), request, admission);
     return true;
   }
-  try {
-    if (auto reply = try_at_once(request, payload)) {
-      answer_as_reader(std::move(*reply), request);
-      return true;
-    }
-  } catch (const Error& error) {
-    answer_as_reader(error_reply(reply_to(request, agreement), error), request);
-    return true;
-  }
-  auto waiting = std::make_shared<Buffer>(std::move(payload));
-  RequestShare::Task task = [self = shared_from_this(), request, waiting] { self->run(request, *waiting); };
+  auto waiting =
+      std::make_shared<Waiting>(Waiting{shared_from_this(), request, std::move(payload), std::move(admission)});
+  RequestShare::Task task = [waiting = std::move(waiting)] { waiting->session->run(*waiting); };
   pass_reading_role();
-  try {
-    share_.run(std::move(task));
-  } catch (const std::exception& error) {
-    // Out of memory for one more that waits. The reading role is somebody else's already.
-    abort(error.what());
-    release(memory_of(request));
-  }
+  run_or_queue(std::move(task));
   return false;
 }
 
 // Without the reading role. Throws nothing.
-void Session::run(const Request& request, Buffer& payload) {
-  uint64_t held = memory_of(request);
+void Session::run_or_queue(RequestShare::Task task) {
+  const std::shared_ptr<RequestShare>& share = handshake_.agreement().chosen->share;
+  bool others_wait = false;
   try {
-    const Workers::Away away(context_.workers);
-    Reply reply = run_command(request, handshake_.agreement(), context_.buffers, payload.bytes());
-    payload = {};
-    reply = booked(std::move(reply), request);
-    held = reply.admitted;
-    sender_->push(std::move(reply));
+    others_wait = share->run(this, context_.workers.count(), std::move(task));
   } catch (const std::exception& error) {
+    // Out of memory for one more that waits.
     abort(error.what());
-    release(held);
+  }
+  if (abandoned_) drop_waiting();  // it may have come to wait after abort() had dropped the others
+  if (!others_wait) return;
+  try {
+    // Elsewhere: those that wait are others' for the most part, and this connection is not to outlive itself for them.
+    boost::asio::post(context_.loop, [share] { share->go_on(); });
+  } catch (const std::exception&) {
+    share->go_on();
   }
 }
 
-// What a disk's map needs may have to be read from it, too.
+// Without the reading role. Throws nothing.
+void Session::run(Waiting& waiting) {
+  if (abandoned_) return;
+  try {
+    const Workers::Away away(context_.workers);
+    Reply reply =
+        run_command(waiting.request, handshake_.agreement(), context_.buffers, waiting.payload.bytes(), abandoned_);
+    waiting.payload = {};
+    sender_->push(booked(std::move(reply), waiting.request, waiting.admission));
+    waiting.admission.passed_on();
+  } catch (const std::exception& error) {
+    abort(error.what());
+  }
+}
+
+// What a disk's map needs may have to be read from it, too. Nothing where it has to wait for the disk.
 std::optional<Reply> Session::try_at_once(const Request& request, Buffer& payload) {
-  const Workers::Away away(context_.workers);
-  return run_at_once(request, handshake_.agreement(), context_.buffers, payload.bytes());
+  const Agreement& agreement = handshake_.agreement();
+  if (refusal_) return error_reply(reply_to(request, agreement), refusal_->error, refusal_->message);
+  try {
+    const Workers::Away away(context_.workers);
+    return run_at_once(request, agreement, context_.buffers, payload.bytes());
+  } catch (const Error& error) {
+    return error_reply(reply_to(request, agreement), error);
+  }
 }
 
 // Makes `request_` the next one on the wire.
@@ -241,6 +308,7 @@ Session::Arrival Session::receive_header() {
     }
     const auto request = decode_request(unread(), handshake_.agreement());
     if (!request || request->is(CommandType::disconnect)) {
+      disconnected_ = request.has_value();
       record_.ends(request ? "the client disconnected" : "something other than a request came");
       return Arrival::never;
     }
@@ -310,7 +378,11 @@ bool Session::linger() {
 // From here on the caller must not touch what belongs to the role.
 void Session::wait_readable() {
   sender_->let_go();
-  socket_->wait_readable([self = shared_from_this()] { self->proceed(); });
+  try {
+    socket_->wait_readable([self = shared_from_this()] { self->proceed(); });
+  } catch (const std::exception& error) {
+    give_up(error);
+  }
 }
 
 // From here on the caller must not touch what belongs to the role.
@@ -365,27 +437,28 @@ bool Session::admit_request() {
 bool Session::more_at_hand() const { return unread().size() >= request_header_size(handshake_.agreement()); }
 
 // `reply`, with what it is counted by. Of what its request was admitted with it keeps what it holds.
-Reply Session::booked(Reply reply, const Request& request) {
+Reply Session::booked(Reply reply, const Request& request, Admission& admission) {
   reply.account.is_request = true;
   reply.account.type = request.type;
   reply.account.bytes = request.memory();
   reply.account.arrived = request.arrived;
-  const uint64_t taken = memory_of(request);
-  reply.admitted = std::min<uint64_t>(taken, reply.payload.size());
-  if (reply.admitted < taken) release(taken - reply.admitted, false);
+  reply.admitted = std::min<uint64_t>(admission.bytes(), reply.payload.size());
+  admission.shrink_to(reply.admitted);
   return reply;
 }
 
-void Session::answer_as_reader(Reply reply, const Request& request) {
-  const bool enough = sender_->enqueue(booked(std::move(reply), request));
+void Session::answer_as_reader(Reply reply, const Request& request, Admission& admission) {
+  const bool enough = sender_->enqueue(booked(std::move(reply), request, admission));
+  admission.passed_on();
   if (enough || !more_at_hand()) sender_->send_some();
 }
 
-void Session::answer_option(Bytes bytes) {
+void Session::answer_option(Bytes bytes, Admission& admission) {
   Reply reply;
   reply.head = std::move(bytes);
   reply.add_head(0);
   sender_->push(std::move(reply));
+  admission.passed_on();
 }
 
 void Session::on_reply_done(const Reply& reply) {
@@ -393,7 +466,7 @@ void Session::on_reply_done(const Reply& reply) {
   release(reply.admitted);
 }
 
-// There is room for another request: one is through, or needs less than it was admitted with.
+// There is room for another request: one is through, or needs less than it was admitted with. Throws nothing.
 void Session::release(uint64_t bytes, bool is_through) {
   bool resume = false;
   bool over = false;
@@ -411,7 +484,11 @@ void Session::release(uint64_t bytes, bool is_through) {
 
 void Session::finish() {
   handshake_timer_.cancel();
-  if (!aborted_) stream_->say_goodbye();
+  try {
+    if (!aborted_) stream_->say_goodbye();
+  } catch (const std::exception&) {
+    // No memory for politeness.
+  }
   socket_->shut();
   ended_(shared_from_this());
 }

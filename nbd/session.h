@@ -6,12 +6,14 @@
 // takes requests off the socket. A request that is answered at once (read_at_once) is answered by that thread. Before
 // one that may block, the thread passes the role on, to the event loop or, when further requests have arrived already,
 // to another thread at once, and then runs the request. So requests run in parallel, replies leave in any order, and a
-// single request at a time wakes nobody. Requests beyond the connection's share of the workers wait for those before
-// them (nbd/workers.h). The *sending role* is the ReplySender's.
+// single request at a time wakes nobody. Requests beyond their image's share of the workers wait for those before them
+// (nbd/workers.h). The *sending role* is the ReplySender's.
 //
 // Admission: a request is taken up only within the limits; otherwise reading stops until replies have left. A reply
 // counts with what it holds in memory, so that one which is sent out of a file leaves room for others at once. The end
-// of the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered.
+// of the connection (NBD_CMD_DISC, end of file, drain()) stops reading; what is in flight is still answered. After
+// abort() what waits is dropped, and what takes long ends early. Whoever runs out of memory ends the connection; what
+// it has been admitted with an Admission gives back then, and the roles are given up in order.
 //
 // Ownership: kept alive by the event loop's pending operations and by the server's list, from which `ended` takes it.
 
@@ -60,7 +62,7 @@ class Session : public std::enable_shared_from_this<Session> {
  public:
   using Ended = std::function<void(const std::shared_ptr<Session>&)>;
 
-  // `socket` is nonblocking. `number` is for the log. `ended` is called once, from any thread.
+  // `socket` is nonblocking. `number` is for the log. `ended` is called once, from any thread, and throws nothing.
   Session(const SessionContext& context, UniqueFd socket, uint64_t number, Ended ended);
 
   void start();
@@ -73,6 +75,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
  private:
   enum class Arrival { ready, later, never };
+  class Admission;
+  struct Waiting;
 
   void proceed();
   void proceed_later();
@@ -80,9 +84,10 @@ class Session : public std::enable_shared_from_this<Session> {
   bool start_tls();
   void finish_tls();
   void read_requests();
-  void run(const Request& request, Buffer& payload);
+  void run(Waiting& waiting);
   std::optional<Reply> try_at_once(const Request& request, Buffer& payload);
-  bool serve(const Request& request, Buffer payload);
+  bool serve(const Request& request, Buffer payload, Admission admission);
+  void run_or_queue(RequestShare::Task task);
 
   Arrival receive_input();
   Arrival receive_header();
@@ -96,13 +101,16 @@ class Session : public std::enable_shared_from_this<Session> {
   bool linger();
   void pass_reading_role();
   void stop_reading();
+  void give_up(const std::exception& error);
+  void abort_lost();
+  void drop_waiting();
 
   bool more_at_hand() const;
   bool admit(uint64_t bytes, size_t most_requests, bool or_pause = true);
   bool admit_request();
-  Reply booked(Reply reply, const Request& request);
-  void answer_as_reader(Reply reply, const Request& request);
-  void answer_option(Bytes bytes);
+  static Reply booked(Reply reply, const Request& request, Admission& admission);
+  void answer_as_reader(Reply reply, const Request& request, Admission& admission);
+  void answer_option(Bytes bytes, Admission& admission);
   void on_reply_done(const Reply& reply);
   void release(uint64_t bytes, bool is_through = true);
   void finish();
@@ -113,11 +121,12 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::shared_ptr<Socket> socket_;
   SessionRecord record_;
   std::shared_ptr<ReplySender> sender_;
-  RequestShare share_;
   boost::asio::steady_timer handshake_timer_;
   std::atomic<bool> in_transmission_ = false;
   std::atomic<bool> draining_ = false;
   std::atomic<bool> aborted_ = false;
+  std::atomic<bool> disconnected_ = false;  // by NBD_CMD_DISC: what came before it is carried out
+  std::atomic<bool> abandoned_ = false;     // what was asked for and not begun is not carried out any more
 
   // The reading role's.
   std::shared_ptr<Stream> stream_;

@@ -27,6 +27,14 @@ SessionRecord::~SessionRecord() {
     if (!served_) metrics_->count_turned_away(reason_);
   }
   if (!log_) return;
+  try {
+    say_goodbye();
+  } catch (const std::exception&) {
+    // Out of memory: a line of the log is missing.
+  }
+}
+
+void SessionRecord::say_goodbye() const {
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
   const std::string why = why_.empty() ? "the connection ended" : why_;
   if (!served_) {
@@ -68,7 +76,11 @@ void SessionRecord::chose(const Export& chosen) {
 void SessionRecord::ends(std::string_view why, TurnedAway reason) {
   const std::lock_guard lock(mutex_);
   if (!why_.empty()) return;
-  why_ = why;
+  try {
+    why_ = why;
+  } catch (const std::bad_alloc&) {
+    // It ends nevertheless, without a reason.
+  }
   if (reason != TurnedAway::protocol) reason_ = reason;
 }
 

@@ -34,7 +34,7 @@ class SessionRecord {
   // An option that clients should know the fate of; of many, some.
   void refused(OptionReply error, const std::string& message);
   void chose(const Export& chosen);
-  // Why the connection ends, as far as it comes to `what` first.
+  // Why the connection ends, unless somebody has said so before. Throws nothing.
   void ends(std::string_view why, TurnedAway reason = TurnedAway::protocol);
 
   bool counts_time() const { return metrics_ != nullptr; }
@@ -42,6 +42,7 @@ class SessionRecord {
 
  private:
   void say(const std::string& what) const;
+  void say_goodbye() const;
 
   const Log& log_;
   Metrics* const metrics_;

@@ -2,7 +2,8 @@
 
 #include "nbd/workers.h"
 
-#include <system_error>
+#include <exception>
+#include <iterator>
 #include <utility>
 
 namespace drydock::nbd {
@@ -10,8 +11,15 @@ namespace drydock::nbd {
 void Workers::start(std::function<void()> run) {
   run_ = std::move(run);
   const std::lock_guard lock(mutex_);
-  for (unsigned i = 0; i < count_; ++i) threads_.emplace_back(run_);
-  total_ = count_;
+  try {
+    for (unsigned i = 0; i < count_ + reserve(); ++i) {
+      threads_.emplace_back(run_);
+      ++total_;
+    }
+  } catch (const std::exception&) {
+    if (total_ == 0) throw;
+    // As in look().
+  }
 }
 
 void Workers::look() {
@@ -42,25 +50,46 @@ void Workers::join() {
   total_ = 0;
 }
 
-void RequestShare::run(Task task) {
+bool RequestShare::run(const void* owner, unsigned most, Task task) {
   {
     const std::lock_guard lock(mutex_);
-    if (running_ == most_) {
-      waiting_.push_back(std::move(task));
-      return;
+    if (running_ >= most) {
+      waiting_.push_back({owner, std::move(task)});
+      return false;
     }
     ++running_;
   }
+  task();
+  task = nullptr;
+  const std::lock_guard lock(mutex_);
+  if (waiting_.empty()) --running_;
+  return !waiting_.empty();
+}
+
+void RequestShare::go_on() {
   for (;;) {
-    task();
-    task = nullptr;
-    const std::lock_guard lock(mutex_);
-    if (waiting_.empty()) {
-      --running_;
-      return;
+    Task task;
+    {
+      const std::lock_guard lock(mutex_);
+      if (waiting_.empty()) {
+        --running_;
+        return;
+      }
+      task = std::move(waiting_.front().task);
+      waiting_.pop_front();
     }
-    task = std::move(waiting_.front());
-    waiting_.pop_front();
+    task();
+  }
+}
+
+// The tasks go when the lock is released: with the last of them its owner may go.
+void RequestShare::drop(const void* owner) {
+  std::list<Waiting> dropped;
+  const std::lock_guard lock(mutex_);
+  for (auto each = waiting_.begin(); each != waiting_.end();) {
+    const auto next = std::next(each);
+    if (each->owner == owner) dropped.splice(dropped.end(), waiting_, each);
+    each = next;
   }
 }
 

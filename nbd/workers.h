@@ -2,7 +2,7 @@
 //
 // The threads that carry sessions on and wait for disks. Whoever is about to do what may wait for a disk says so for as
 // long as it lasts, and where nobody of them has come back for a while, others are started in their place: disks that
-// hang hold up nobody who does not use them. How many threads one connection can keep waiting its RequestShare bounds.
+// hang hold up nobody who does not use them. How many threads one image can keep waiting its RequestShare bounds.
 //
 // Thread-safety: all of it; start() and join() by the owner.
 
@@ -10,8 +10,8 @@
 
 #include <atomic>
 #include <chrono>
-#include <deque>
 #include <functional>
+#include <list>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -20,6 +20,7 @@ namespace drydock::nbd {
 
 class Workers {
  public:
+  // `count`: how many may work on one image at once.
   explicit Workers(unsigned count) : count_(count) {}
 
   // Each thread does `run`, which ends when there is nothing more to do.
@@ -48,7 +49,7 @@ class Workers {
   };
 
  private:
-  // As many may linger (nbd/lingering.h), and one more.
+  // Threads beyond those that one image may keep: as many as may linger (nbd/lingering.h), and one more.
   unsigned reserve() const { return count_ / 2 + 1; }
 
   const unsigned count_;
@@ -61,24 +62,30 @@ class Workers {
   std::vector<std::thread> threads_;
 };
 
-// The requests of one connection that may wait for the disk: some at once, the others behind them.
+// The requests to one image, whoever's, that may wait for its disk: some at once, the others behind them.
 //
 // Thread-safety: all of it.
 class RequestShare {
  public:
   using Task = std::function<void()>;
 
-  explicit RequestShare(unsigned most) : most_(most) {}
-
-  // Runs `task`, which throws nothing, and then those that have come to wait meanwhile; or lets it wait for another
-  // thread that does so.
-  void run(Task task);
+  // Runs `task`, which throws nothing; or lets it wait for another thread, where `most` are at it. Throws bad_alloc
+  // where it cannot wait. Whether others wait now: then go_on() must follow, from a place that holds up nobody.
+  bool run(const void* owner, unsigned most, Task task);
+  // Runs those that wait, until there are none.
+  void go_on();
+  // Lets go of what waits and is the owner's, without running it.
+  void drop(const void* owner);
 
  private:
-  const unsigned most_;
+  struct Waiting {
+    const void* owner;
+    Task task;
+  };
+
   std::mutex mutex_;  // guards what follows
   unsigned running_ = 0;
-  std::deque<Task> waiting_;
+  std::list<Waiting> waiting_;
 };
 
 }  // namespace drydock::nbd

@@ -120,6 +120,7 @@ UniqueFd open_scratch_file() {
 std::shared_ptr<Image> open_scratch_overlay(std::shared_ptr<const Image> base, const OpenOptions& options) {
   UniqueFd fd = options.scratch_file ? options.scratch_file() : open_scratch_file();
   auto storage = std::make_shared<FileStorage>(std::move(fd), base->path() + " (scratch)", true);
+  storage->leave_flushing_to_system();  // nobody will look for it after a power cut
   qcow2::create(*storage, {.size = base->disk()->size()});
   Chain chain(options);
   auto overlay = std::make_shared<qcow2::Qcow2Image>(std::move(storage), chain, base);

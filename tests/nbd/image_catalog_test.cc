@@ -7,10 +7,14 @@
 
 #include <filesystem>
 #include <fstream>
+#include <latch>
+#include <thread>
 
 #include "src/error.h"
+#include "src/file_storage.h"
 #include "tests/nbd/raw_client.h"
 #include "tests/support/support.h"
+#include "tests/support/watched_storage.h"
 
 namespace drydock::nbd {
 namespace {
@@ -230,6 +234,94 @@ TEST_F(nbd_image_catalog, what_is_written_to_scratch_overlays_stays_until_the_en
   EXPECT_EQ(first_byte(images, "a.raw"), 'x');
   images.close();
   EXPECT_EQ(test::read_file(folder + "/a.raw")[0], std::byte{'a'});
+}
+
+// Writable raw images whose flushes are counted, and fail where they are to.
+class nbd_image_catalog_flushes : public nbd_image_catalog {
+ protected:
+  ImageCatalog watched(ImageCatalog::Options options) {
+    options.rules.read_only = false;
+    options.idle = std::chrono::seconds(0);
+    options.open = [this](const std::string& path, bool writable, std::optional<Format>) {
+      const auto storage = std::make_shared<test::WatchedStorage>(FileStorage::open(path, writable));
+      storage->set_watcher([this](test::Operation operation, HostOffset, uint64_t) {
+        if (operation != test::Operation::flush) return;
+        ++flushes;
+        if (failing) throw Error(ErrorKind::io, "the disk has fallen off");
+      });
+      return Image::open(storage, {.format = Format::raw});
+    };
+    options.warn = [this](const std::string& line) { warnings.push_back(line); };
+    return {{folder}, options};
+  }
+
+  int flushes = 0;
+  bool failing = false;
+};
+
+TEST_F(nbd_image_catalog_flushes, safety_7_a_replaced_file_that_fails_as_its_last_client_leaves_is_heard) {
+  add_raw("a.raw", 'a');
+  const ImageCatalog images = watched({});
+  auto used = images.find("a.raw");
+  add_raw("b.raw", 'b');
+  fs::rename(folder + "/b.raw", folder + "/a.raw");
+  EXPECT_EQ(first_byte(images, "a.raw"), 'b');
+  EXPECT_THAT(warnings, testing::IsEmpty());
+  const std::byte changed{'x'};
+  used->disk->write(GuestOffset(0), {&changed, 1});
+  images.flush();
+  EXPECT_EQ(flushes, 2);  // of both
+  failing = true;
+  used.reset();
+  images.close_idle();
+  failing = false;
+  EXPECT_THAT(warnings, testing::Contains("closing an image: a.raw: the disk has fallen off"));
+  EXPECT_STREQ(test::error_of([&] { images.close(); }).what(), "closing an image: a.raw: the disk has fallen off");
+}
+
+TEST_F(nbd_image_catalog_flushes, what_need_not_be_durable_is_not_flushed) {
+  add_raw("a.raw", 'a');
+  for (const bool scratch : {false, true}) {
+    const ImageCatalog images = watched({.rules = {.policy = {.never_flush = !scratch}}, .scratch = scratch});
+    const std::byte changed{'x'};
+    images.find("a.raw")->disk->write(GuestOffset(0), {&changed, 1});
+    images.flush();
+    images.close_idle();
+    images.close();
+  }
+  EXPECT_EQ(flushes, 0);
+}
+
+TEST_F(nbd_image_catalog, safety_17a_an_image_that_hangs_as_it_is_opened_takes_nobodys_time_for_long) {
+  add_raw("a.raw", 'a');
+  add_raw("hung.raw", 'h');
+  std::latch is_opening(1);
+  std::latch answers(1);
+  const ImageCatalog images({folder}, {.patience = std::chrono::milliseconds(20),
+                                       .open =
+                                           [&](const std::string& path, bool, std::optional<Format> format) {
+                                             if (path.ends_with("hung.raw")) {
+                                               is_opening.count_down();
+                                               answers.wait();
+                                             }
+                                             return Image::open(path, {.format = format});
+                                           },
+                                       .warn = [this](const std::string& line) { warnings.push_back(line); }});
+  std::jthread first([&] { images.find("hung.raw"); });
+  is_opening.wait();
+  EXPECT_EQ(test::error_of([&] { images.find("hung.raw"); }).kind(), ErrorKind::busy);
+  EXPECT_THAT(names(images), ElementsAre("a.raw", "a.raw/disk", "hung.raw"));
+  answers.count_down();
+  first.join();
+  EXPECT_EQ(first_byte(images, "hung.raw"), 'h');
+}
+
+TEST_F(nbd_image_catalog, exports_of_one_image_share_what_may_wait_for_it) {
+  add_raw("a.raw", 'a');
+  add_raw("b.raw", 'b');
+  const ImageCatalog images = in_folder();
+  EXPECT_EQ(images.find("a.raw")->share, images.find("a.raw/disk")->share);
+  EXPECT_NE(images.find("a.raw")->share, images.find("b.raw")->share);
 }
 
 }  // namespace

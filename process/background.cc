@@ -6,15 +6,15 @@
 
 #include <fcntl.h>
 #include <sys/wait.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <string>
-#include <vector>
+#include <ctime>
 
 #include "process/standard_streams.h"
 #include "src/error.h"
@@ -52,22 +52,32 @@ std::string read_to_end(int fd) {
   }
 }
 
-// Those that are open: there may be a thousand million numbers that are not (LimitNOFILE=infinity).
-std::vector<int> open_descriptors() {
-  std::vector<int> open;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    open.push_back(std::stoi(entry.path().filename().string()));
+// Between those that stay, so that it takes as long as there are of these, be it that a thousand million descriptors
+// may be open (LimitNOFILE=infinity), and that there is no /proc.
+void close_all_but(std::vector<int> kept) {
+  std::ranges::sort(kept);
+  unsigned first = STDERR_FILENO + 1;
+  const auto close_up_to = [&](unsigned last) {
+    if (first <= last && ::close_range(first, last, 0) != 0) {
+      throw system_error(errno, "closing the descriptors that came from the caller");
+    }
+  };
+  for (const int each : kept) {
+    const auto fd = static_cast<unsigned>(each);
+    if (fd < first) continue;
+    close_up_to(fd - 1);
+    first = fd + 1;
   }
-  return open;
+  close_up_to(~0U);
 }
 
-// What came in over exec has no close-on-exec flag, and what this program opened has: a lock or a pipe of the caller's
-// must not live on in the background. So close_range() would take what is ours with it.
-void close_inherited_descriptors() {
-  for (const int fd : open_descriptors()) {
-    const int flags = fd > 2 ? ::fcntl(fd, F_GETFD) : -1;
-    if (flags >= 0 && (flags & FD_CLOEXEC) == 0) ::close(fd);
-  }
+// Whether the process is in the background, with nobody who would read what it says.
+std::atomic<bool> unheard = false;
+
+// While the sandbox does not stand in the way yet.
+void open_system_log() {
+  ::tzset();
+  ::openlog(nullptr, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
 void leave_terminal() {
@@ -78,22 +88,29 @@ void leave_terminal() {
   if (null > 2) ::close(null);
 }
 
-[[noreturn]] void serve_in_child(UniqueFd pipe, const std::function<void(const ReadyCallback&)>& serve) {
+[[noreturn]] void serve_in_child(UniqueFd pipe, std::vector<int> kept,
+                                 const std::function<void(const ReadyCallback&)>& serve) {
   int status = 0;
+  const auto fail = [&](const Report& report, const char* message) {
+    status = 1;
+    if (pipe) send_report(pipe.get(), report, message);
+    tell_system_log(message);
+  };
   try {
-    close_inherited_descriptors();
+    kept.push_back(pipe.get());
+    close_all_but(std::move(kept));
+    open_system_log();
     serve([&pipe] {
       leave_terminal();
       const bool heard = send_report(pipe.get(), {}, "");
       pipe.reset();
+      unheard = true;
       return heard;
     });
   } catch (const Error& error) {
-    status = 1;
-    if (pipe) send_report(pipe.get(), {error.kind(), error.errno_value()}, error.what());
+    fail({error.kind(), error.errno_value()}, error.what());
   } catch (const std::exception& error) {
-    status = 1;
-    if (pipe) send_report(pipe.get(), {ErrorKind::io, EIO}, error.what());
+    fail({ErrorKind::io, EIO}, error.what());
   }
   // Not exit(): what the parent has buffered and registered is the parent's to write and run.
   ::_exit(status);
@@ -101,7 +118,11 @@ void leave_terminal() {
 
 }  // namespace
 
-void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
+void tell_system_log(const std::string& message) {
+  if (unheard) ::syslog(LOG_ERR, "%s", message.c_str());
+}
+
+void run_in_background(std::vector<int> kept, const std::function<void(const ReadyCallback&)>& serve) {
   ensure_standard_streams();
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw system_error(errno, "pipe");
@@ -111,7 +132,7 @@ void run_in_background(const std::function<void(const ReadyCallback&)>& serve) {
   if (child < 0) throw system_error(errno, "fork");
   if (child == 0) {
     read_end.reset();
-    serve_in_child(std::move(write_end), serve);
+    serve_in_child(std::move(write_end), std::move(kept), serve);
   }
   write_end.reset();
   const std::string said = read_to_end(read_end.get());

@@ -100,7 +100,7 @@ int run_export(Invocation& invocation) {
   if (invocation.options.has("foreground")) {
     serve(invocation, directory, [] { return true; });
   } else {
-    run_in_background([&](const ReadyCallback& ready) { serve(invocation, directory, ready); });
+    run_in_background({}, [&](const ReadyCallback& ready) { serve(invocation, directory, ready); });
   }
   return 0;
 }

@@ -7,7 +7,6 @@
 #include <optional>
 #include <thread>
 
-#include "nbd/failures.h"
 #include "nbd/server.h"
 #include "nbd/socket_activation.h"
 #include "process/background.h"
@@ -45,7 +44,8 @@ class HeldSignals {
 // Until the end, once `ready` was told that the server is there.
 void serve(const Invocation& invocation, nbd::ServerOptions options, std::vector<UniqueFd> inherited,
            const ReadyCallback& ready) {
-  const Served served = open_served(invocation);
+  options.log = open_log(invocation);
+  const Served served = open_served(invocation, options.log);
   const bool activated = !inherited.empty();
   std::optional<HeldSignals> held(std::in_place);
   std::optional<PidFile> pid_file;
@@ -53,6 +53,7 @@ void serve(const Invocation& invocation, nbd::ServerOptions options, std::vector
     const char* message = "a disk does not answer, and the server ends without it: what was not flushed may be lost";
     if (options.log) options.log(message);
     invocation.warn(message);
+    tell_system_log(message);
     pid_file.reset();
     std::_Exit(1);
   };
@@ -93,12 +94,9 @@ void serve(const Invocation& invocation, nbd::ServerOptions options, std::vector
     invocation.io.out.clear();
   }
   if (!ready()) server.stop();
-  nbd::Failures failures;
-  failures.attempt([&] { server.wait(); });
-  failures.attempt([&] { served.close(); });
-  // In the background the log is the only place where somebody may read it.
+  // What is thrown goes to standard error, and to the system's log from the background.
   try {
-    failures.throw_if_any();
+    server.wait(served.close);
   } catch (const Error& error) {
     if (options.log) options.log(fmt::format("at the end: {}", error.what()));
     throw;
@@ -116,7 +114,10 @@ int run_serve(Invocation& invocation) {
     return 0;
   }
   invocation.io.out.flush();
-  run_in_background([&](const ReadyCallback& ready) { serve(invocation, options, std::move(inherited), ready); });
+  std::vector<int> kept;
+  for (const UniqueFd& socket : inherited) kept.push_back(socket.get());
+  run_in_background(std::move(kept),
+                    [&](const ReadyCallback& ready) { serve(invocation, options, std::move(inherited), ready); });
   return 0;
 }
 

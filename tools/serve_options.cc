@@ -117,18 +117,22 @@ void parse_metrics(std::string_view text, nbd::ServerOptions& result) {
   result.metrics_port = parse_number<uint16_t>(text, "--metrics", "a port, ADDRESS:PORT, or a path with a slash in it");
 }
 
-nbd::Log parse_log(const Invocation& invocation) {
-  const auto path = invocation.options.value("log");
-  const bool to_stream = invocation.options.has("verbose") || path == "-";
-  if (path == "-" && invocation.options.has("fork")) {
+void check_log(const ParsedOptions& options) {
+  const auto path = options.value("log");
+  if (path == "-" && options.has("fork")) {
     usage_error("--log -: a server in the background has no standard error; name a file");
   }
   if (path == "") usage_error("--log needs a file");
-  return log_to_both(path && path != "-" ? log_to_file(*path) : nbd::Log(),
-                     to_stream ? log_to_stream(invocation.io.err) : nbd::Log());
 }
 
 }  // namespace
+
+nbd::Log open_log(const Invocation& invocation) {
+  const auto path = invocation.options.value("log");
+  const bool to_stream = invocation.options.has("verbose") || path == "-";
+  return log_to_both(path && path != "-" ? log_to_file(*path) : nbd::Log(),
+                     to_stream ? log_to_stream(invocation.io.err) : nbd::Log());
+}
 
 std::vector<OptionSpec> listen_options() {
   return {
@@ -180,7 +184,7 @@ nbd::ServerOptions parse_server_options(const Invocation& invocation) {
   options.tls = parse_tls(invocation.options);
   if (const auto described = server_tls_of_objects(invocation.options)) options.tls = *described;
   if (const auto text = invocation.options.value("metrics")) parse_metrics(*text, options);
-  options.log = parse_log(invocation);
+  check_log(invocation.options);
   limit_clients(invocation, options);
   return options;
 }

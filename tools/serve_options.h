@@ -25,7 +25,9 @@ std::vector<OptionSpec> report_options();
 // Throws usage where one of the options that name a socket was given.
 void refuse_listen_options(const ParsedOptions& options);
 
-// Throws usage for words that exclude each other.
+// Throws usage for words that exclude each other. All but the log.
 nbd::ServerOptions parse_server_options(const Invocation& invocation);
+// By the process that serves.
+nbd::Log open_log(const Invocation& invocation);
 
 }  // namespace drydock::cli

@@ -214,7 +214,7 @@ std::vector<std::string> own_files(const Invocation& invocation) {
   return files;
 }
 
-Served open_catalog(const Invocation& invocation) {
+Served open_catalog(const Invocation& invocation, const nbd::Log& log) {
   if (invocation.options.has("bitmap")) usage_error("--bitmap goes with a single image");
   const bool scratch = invocation.options.has("snapshot");
   const auto scratch_file = scratch ? std::make_shared<std::function<UniqueFd()>>(open_scratch_file) : nullptr;
@@ -230,7 +230,11 @@ Served open_catalog(const Invocation& invocation) {
             if (scratch_file) open_options.scratch_file = *scratch_file;
             return open_image(invocation, path, open_options);
           },
-      .warn = [&invocation](const std::string& line) { invocation.warn(line); }};
+      .warn =
+          [&invocation, log](const std::string& line) {
+            if (log) log(line);
+            invocation.warn(line);
+          }};
   auto catalog = std::make_shared<nbd::ImageCatalog>(invocation.arguments, std::move(options));
   catalog->check_files();
   return {catalog, [catalog] { catalog->close(); }, catalog_paths(invocation), scratch_file};
@@ -271,7 +275,7 @@ unsigned shared_clients(const Invocation& invocation) {
   return count;
 }
 
-Served open_served(const Invocation& invocation) {
+Served open_served(const Invocation& invocation, const nbd::Log& log) {
   const auto& arguments = invocation.arguments;
   if (describes_one_disk(invocation)) {
     if (arguments.size() != 1) usage_error("Expecting one image file name");
@@ -279,7 +283,7 @@ Served open_served(const Invocation& invocation) {
   }
   if (arguments.empty()) usage_error("name at least one image to serve");
   std::error_code error;
-  if (arguments.size() > 1 || fs::is_directory(arguments[0], error)) return open_catalog(invocation);
+  if (arguments.size() > 1 || fs::is_directory(arguments[0], error)) return open_catalog(invocation, log);
   return open_one_image(invocation);
 }
 

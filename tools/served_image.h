@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "nbd/exports.h"
+#include "nbd/session_record.h"
 #include "process/sandbox.h"
 #include "tools/cli.h"
 
@@ -31,7 +32,8 @@ std::vector<OptionSpec> served_image_options();
 // How many clients may be there at once: 0 for as many as want. Throws usage, or invalid, for words that are no number.
 unsigned shared_clients(const Invocation& invocation);
 
-// Opens what the arguments name. Throws for words that contradict each other, and for what does not open.
-Served open_served(const Invocation& invocation);
+// Opens what the arguments name. Throws for words that contradict each other, and for what does not open. What goes
+// wrong with one of several images while it serves is told to `log`, too, if there is one.
+Served open_served(const Invocation& invocation, const nbd::Log& log = {});
 
 }  // namespace drydock::cli

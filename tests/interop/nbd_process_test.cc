@@ -5,10 +5,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include <array>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 
+#include "src/error.h"
+#include "src/unique_fd.h"
 #include "tests/interop/served.h"
 
 namespace drydock {
@@ -31,6 +39,11 @@ class nbd_process : public testing::Test {
     return outcome.err;
   }
 
+  std::string pid_in_file() const {
+    const auto text = test::read_file(pid_file);
+    return {reinterpret_cast<const char*>(text.data()), text.size() - 1};
+  }
+
   test::TempDir dir;
   std::string image = dir.file("guest.raw");
   std::string socket = dir.file("socket");
@@ -41,8 +54,7 @@ class nbd_process : public testing::Test {
 TEST_F(nbd_process, fork_returns_when_clients_can_connect_and_serves_on) {
   const std::string out = test::run_ok(serve({"--fork", "--pid-file", pid_file, "--socket", socket}));
   EXPECT_THAT(out, HasSubstr("nbd+unix:///disk?socket=" + socket + "  raw image"));
-  const auto text = test::read_file(pid_file);
-  const std::string pid(reinterpret_cast<const char*>(text.data()), text.size() - 1);
+  const std::string pid = pid_in_file();
   test::run_ok({"nbdcopy", uri, dir.file("copy")});
   EXPECT_EQ(test::read_file(dir.file("copy")), test::read_file(image));
 
@@ -80,6 +92,75 @@ TEST_F(nbd_process, safety_7_signals_that_come_together_or_early_end_it_and_leav
       }
     }
   }
+}
+
+// Of as many as the system lets a process have: LimitNOFILE=infinity, or more.
+TEST_F(nbd_process, fork_is_ready_at_once_however_many_descriptors_there_may_be) {
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const std::string inherited = dir.file("inherited");
+  test::write_file(inherited, "");
+  std::vector<std::string> words{"prlimit",
+                                 fmt::format("--nofile={0}:{0}", limit.rlim_max),
+                                 "sh",
+                                 "-c",
+                                 "exec 7<'" + inherited + "' 9<'" + inherited + "'; exec \"$@\"",
+                                 "sh"};
+  for (const std::string& word : serve({"--fork", "--pid-file", pid_file, "--socket", socket})) words.push_back(word);
+  const auto begin = std::chrono::steady_clock::now();
+  test::run_ok(words);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  const std::string pid = pid_in_file();
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + pid + "/fd")) {
+    EXPECT_NE(std::filesystem::read_symlink(entry.path()), inherited);
+  }
+  ::kill(std::stoi(pid), SIGTERM);
+  EXPECT_TRUE(test::wait_until([&] { return !std::filesystem::exists(pid_file); }));
+}
+
+TEST_F(nbd_process, fork_keeps_the_sockets_that_were_handed_over) {
+  const std::string second = dir.file("second");
+  std::vector<std::string> words{"systemd-socket-activate", "-l", socket, "-l", second};
+  for (const std::string& word : serve({"--fork", "--pid-file", pid_file, "--log", dir.file("log")})) {
+    words.push_back(word);
+  }
+  test::Process activator(words);
+  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(second); }));
+  test::run_ok({"nbdcopy", "nbd+unix:///?socket=" + second, dir.file("copy")});
+  EXPECT_EQ(test::read_file(dir.file("copy")), test::read_file(image));
+  EXPECT_EQ(activator.wait(), 0);
+  ::kill(std::stoi(pid_in_file()), SIGTERM);
+  EXPECT_TRUE(test::wait_until([&] { return !std::filesystem::exists(pid_file); }));
+  const auto log = test::read_file(dir.file("log"));
+  EXPECT_THAT(std::string(reinterpret_cast<const char*>(log.data()), log.size()), HasSubstr("export"));
+}
+
+// In a /dev of its own, where the test is the system's log.
+TEST_F(nbd_process, safety_7_what_fails_at_the_end_of_a_server_in_the_background_is_in_the_systems_log) {
+  const std::string peer = dir.file("peer");
+  const test::Process nbdkit({"nbdkit", "-f", "-U", peer, "eval", "get_size=echo 1M",
+                              "pread=dd if=/dev/zero bs=$3 count=1", "can_write=exit 0", "pwrite=cat > /dev/null",
+                              "can_flush=exit 0", "flush=echo EIO it fell off >&2; exit 1"});
+  ASSERT_TRUE(test::wait_until([&] { return std::filesystem::exists(peer); }));
+  std::filesystem::create_directories(dir.file("dev/shm"));  // where the test's own folder may be
+  test::write_file(dir.file("dev/null"), "");
+  const UniqueFd log(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  dir.file("dev/log").copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(log.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  test::run_ok({"unshare", "--map-root-user", "--mount", "sh", "-c",
+                "mount --bind /dev/null \"$0/null\" && mount --rbind /dev/shm \"$0/shm\" && mount --rbind \"$0\" /dev "
+                "&& exec \"$@\"",
+                dir.file("dev"), test::drydock_program(), "serve", "--fork", "--rw", "--pid-file", pid_file, "--socket",
+                socket, "-f", "raw", "nbd+unix:///?socket=" + peer});
+  test::run({"qemu-io", "-f", "raw", "-c", "write 0 4k", uri});
+  ::kill(std::stoi(pid_in_file()), SIGTERM);
+  pollfd arrival{.fd = log.get(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(::poll(&arrival, 1, 20'000), 1);
+  std::array<char, 1024> line{};
+  ASSERT_GT(::recv(log.get(), line.data(), line.size() - 1, 0), 0);
+  EXPECT_THAT(line.data(), testing::MatchesRegex("<27>.* drydock\\[[0-9]+\\]: .*Input/output error.*"));
+  EXPECT_TRUE(test::wait_until([&] { return !std::filesystem::exists(pid_file); }));
 }
 
 TEST_F(nbd_process, fork_tells_of_errors_as_if_it_were_not) {

@@ -151,19 +151,20 @@ KernelMount::KernelMount(std::string point, const KernelMountOptions& options)
     : point_(std::move(point)), device_(open_device()) {
   if (!mount_directly(point_, device_.get(), options)) device_ = mount_through_fusermount(point_, options);
   if (const auto entry = find_mount(point_)) id_ = entry->id;
+  unmount_ = unmounter();
 }
 
 KernelMount::~KernelMount() { unmount_lazily(); }
 
-bool KernelMount::is_mounted() const {
-  const auto entry = find_mount(point_);
-  return entry && entry->id == id_ && entry->type == mount_type;
-}
-
-void KernelMount::unmount_lazily() {
-  if (!is_mounted()) return;
-  if (::umount2(point_.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0) return;
-  run_fusermount({"-u", "-z", "-q", "--", point_}, -1);
+std::function<bool()> KernelMount::unmounter() const {
+  return [point = point_, id = id_] {
+    const auto entry = find_mount(point);
+    if (!entry || entry->id != id || entry->type != mount_type) return false;
+    if (::umount2(point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0) {
+      run_fusermount({"-u", "-z", "-q", "--", point}, -1);
+    }
+    return true;
+  };
 }
 
 }  // namespace drydock::fuse

@@ -4,10 +4,11 @@
 //
 // Done here and not by libfuse, whose way of reporting a failure is to print: mount(2) for those who may, fusermount3
 // for everybody else, with its words in our Error.
-// Thread-safety: unmount_lazily() may be called from any thread, once at a time.
+// Thread-safety: unmount_lazily() may be called from any thread, once at a time; unmount_through() before.
 
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -36,15 +37,19 @@ class KernelMount {
   // Hands the descriptor to libfuse, which closes it.
   int release_descriptor() { return device_.release(); }
 
-  // Whether this very mount is still in the table.
-  bool is_mounted() const;
   // Takes it out of the table also while files in it are open; their readers get errors once the server is gone.
-  void unmount_lazily();
+  // Whether this very mount was still there.
+  bool unmount_lazily() { return unmount_(); }
+  // Has unmount_lazily() call `unmount` for what this process may not do any more.
+  void unmount_through(std::function<bool()> unmount) { unmount_ = std::move(unmount); }
+  // What unmount_lazily() does, for the process that may.
+  std::function<bool()> unmounter() const;
 
  private:
   std::string point_;
   UniqueFd device_;
   unsigned id_ = 0;
+  std::function<bool()> unmount_;
 };
 
 // Runs fusermount3 for its effect: "" on success, else what it said. `socket` is where it sends the descriptor of a new

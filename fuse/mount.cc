@@ -94,6 +94,7 @@ class Mount::Server {
   Server& operator=(const Server&) = delete;
   ~Server() { kernel_mount_.unmount_lazily(); }
 
+  KernelMount& kernel_mount() { return kernel_mount_; }
   void serve(int stop, const std::function<bool()>& ready);
 
  private:
@@ -129,12 +130,11 @@ void Mount::Server::run_loop(int stop) {
   const LoopConfig loop;
   const Watcher watcher(stop, control_, session_.get(), kernel_mount_.point());
   const int result = fuse_session_loop_mt(session_.get(), loop.config);
-  const bool unserved = result != 0 && kernel_mount_.is_mounted();
   // Out of the table first, so that nobody walks into a mount without a server; then the device is closed, which ends
   // every request that still waits, the watcher's own too.
-  kernel_mount_.unmount_lazily();
+  const bool was_mounted = kernel_mount_.unmount_lazily();
   session_.reset();
-  if (unserved) throw system_error(result < 0 ? -result : EIO, "serving FUSE requests");
+  if (result != 0 && was_mounted) throw system_error(result < 0 ? -result : EIO, "serving FUSE requests");
 }
 
 void Mount::Server::serve(int stop, const std::function<bool()>& ready) {
@@ -158,6 +158,12 @@ Mount::Mount(const std::string& directory, Tree tree, const MountOptions& option
     : server_(std::make_unique<Server>(directory, std::move(tree), options)) {}
 
 Mount::~Mount() = default;
+
+std::function<bool()> Mount::unmounter() const { return server_->kernel_mount().unmounter(); }
+
+void Mount::unmount_through(std::function<bool()> unmount) {
+  server_->kernel_mount().unmount_through(std::move(unmount));
+}
 
 void Mount::serve(int stop, const std::function<bool()>& ready) { server_->serve(stop, ready); }
 

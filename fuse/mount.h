@@ -36,6 +36,11 @@ class Mount {
   Mount& operator=(const Mount&) = delete;
   ~Mount();
 
+  // What takes the mount away at the end, and tells whether it was still there: for another process to do, where this
+  // one may not any more once it serves, and for unmount_through() to reach it there.
+  std::function<bool()> unmounter() const;
+  void unmount_through(std::function<bool()> unmount);
+
   // Serves until the mount is taken away or `stop` becomes readable (a signalfd, say), which takes it away. `ready` is
   // called once, from another thread, when the files are there; when it returns false serving ends.
   // Every writable disk is flushed at the end; throws what failed.

@@ -3,9 +3,9 @@
 // The appliance backend of GuestFiles: libguestfs, a small Linux in a virtual machine, mounts the guest's filesystems.
 // The host's kernel never sees them (safety.md, 13).
 //
-// libguestfs gets the disks from an NBD server in this process, on a socket in an owner-only folder, so that whatever
-// the engine reads libguestfs reads. A guest opened for reading is so twice: its exports are read-only, and libguestfs
-// puts an overlay of its own on top, where a journal may be replayed (safety.md, 1).
+// libguestfs gets the disks from an NBD server in a confined process (disk_server.h), on a socket in an owner-only
+// folder, so that whatever the engine reads libguestfs reads. A guest opened for reading is so twice: its exports are
+// read-only, and libguestfs puts an overlay of its own on top, where a journal may be replayed (safety.md, 1).
 //
 // KVM is proven before it is used (kvm_proof.h). What the user sets in the environment (LIBGUESTFS_BACKEND,
 // LIBGUESTFS_BACKEND_SETTINGS, LIBGUESTFS_HV ...) goes first.
@@ -17,15 +17,10 @@
 #include <string>
 #include <vector>
 
+#include "inspect/disk_server.h"
 #include "inspect/guest_files.h"
-#include "src/disk.h"
 
 namespace drydock {
-
-struct GuestDisk {
-  std::shared_ptr<Disk> disk;
-  unsigned sector_size = 0;  // 512 or 4096; 0: the appliance's default
-};
 
 // A way to open an encrypted device.
 struct GuestKey {
@@ -55,8 +50,9 @@ struct ApplianceOptions {
 };
 
 // Launches the appliance: seconds with KVM, up to a minute without. The guest's disks are /dev/sda, /dev/sdb ... in
-// the order given. Throws with a way out when it cannot be launched.
-std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+// the order given. `disks` serves them as `options` has it, for writing or not. Throws with a way out when it cannot be
+// launched.
+std::shared_ptr<GuestFiles> open_appliance(std::unique_ptr<DiskServer> disks, const ApplianceOptions& options);
 
 // While it lives, open_appliance() for reading launches once, and hands that appliance out again, with nothing mounted
 // and the newcomer's keys: for programs that run one command after the other on the same guest. Whoever makes it sees

@@ -39,8 +39,8 @@ KeptAppliance::KeptAppliance() { kept_appliance() = std::make_unique<std::shared
 
 KeptAppliance::~KeptAppliance() { kept_appliance().reset(); }
 
-std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options) {
-  if (!kept_appliance() || options.writable) return std::make_shared<ApplianceFiles>(disks, options);
+std::shared_ptr<GuestFiles> open_appliance(std::unique_ptr<DiskServer> disks, const ApplianceOptions& options) {
+  if (!kept_appliance() || options.writable) return std::make_shared<ApplianceFiles>(std::move(disks), options);
   std::shared_ptr<ApplianceFiles>& kept = *kept_appliance();
   if (kept == nullptr) {
     // Whoever opens it first goes before the others do.
@@ -48,7 +48,7 @@ std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, 
     lasting.ask_passphrase = nullptr;
     lasting.notice = [](const std::string&) {};
     lasting.progress = nullptr;
-    kept = std::make_shared<ApplianceFiles>(disks, lasting);
+    kept = std::make_shared<ApplianceFiles>(std::move(disks), lasting);
   } else {
     kept->unmount();
     kept->use_keys(options.keys);
@@ -56,8 +56,8 @@ std::shared_ptr<GuestFiles> open_appliance(const std::vector<GuestDisk>& disks, 
   return kept;
 }
 
-ApplianceFiles::ApplianceFiles(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
-    : options_(options), appliance_(disks, options) {}
+ApplianceFiles::ApplianceFiles(std::unique_ptr<DiskServer> disks, const ApplianceOptions& options)
+    : options_(options), appliance_(std::move(disks), options) {}
 
 std::string ApplianceFiles::canonical(const std::string& device) {
   return handle().check_string(guestfs_canonical_device_name(g(), device.c_str()));

@@ -26,7 +26,7 @@ class ApplianceCopyIn;
 
 class ApplianceFiles final : public GuestFiles {
  public:
-  ApplianceFiles(const std::vector<GuestDisk>& disks, const ApplianceOptions& options);
+  ApplianceFiles(std::unique_ptr<DiskServer> disks, const ApplianceOptions& options);
 
   std::vector<Filesystem> filesystems() override;
   std::vector<Volume> volumes(const VolumeQuery& query) override;

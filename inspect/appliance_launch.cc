@@ -6,43 +6,17 @@
 
 #include "inspect/health.h"
 #include "inspect/kvm_proof.h"
-#include "inspect/temporary_space.h"
 
 namespace drydock {
 
-namespace {
-
-std::string export_name(size_t index) { return fmt::format("disk{}", index); }
-
-nbd::Exports exports_of(const std::vector<GuestDisk>& disks, bool writable) {
-  nbd::Exports exports;
-  for (size_t i = 0; i < disks.size(); ++i) {
-    exports.add({.name = export_name(i), .description = "", .disk = disks[i].disk, .read_only = !writable});
-  }
-  return exports;
-}
-
-void require_temporary_space() {
-  for (const TemporaryFolder& folder : {temporary_folder(), appliance_folder()}) {
-    if (!folder.trouble.empty()) {
-      throw Error(ErrorKind::no_space,
-                  fmt::format("the libguestfs appliance cannot start: {} ({})", folder.trouble, folder.advice));
-    }
-  }
-}
-
-}  // namespace
-
-LaunchedAppliance::LaunchedAppliance(const std::vector<GuestDisk>& disks, const ApplianceOptions& options)
-    : server_(exports_of(disks, options.writable), {}), progress_(options.progress) {
-  require_temporary_space();
+LaunchedAppliance::LaunchedAppliance(std::unique_ptr<DiskServer> disks, const ApplianceOptions& options)
+    : disks_(std::move(disks)), progress_(options.progress) {
   handle_.read_environment();
-  server_.start();
   guestfs_set_verbose(handle_.get(), options.verbose || guestfs_get_verbose(handle_.get()) == 1 ? 1 : 0);
   guestfs_set_trace(handle_.get(), options.trace || guestfs_get_trace(handle_.get()) == 1 ? 1 : 0);
   handle_.check(guestfs_set_network(handle_.get(), options.network ? 1 : 0));
   choose_backend(options);
-  add_disks(disks, options);
+  add_disks(options);
   launch();
   launched_ = true;
 }
@@ -74,10 +48,11 @@ void LaunchedAppliance::choose_backend(const ApplianceOptions& options) {
   handle_.check(guestfs_set_backend_setting(handle_.get(), "force_tcg", "1"));
 }
 
-void LaunchedAppliance::add_disks(const std::vector<GuestDisk>& disks, const ApplianceOptions& options) {
-  const std::vector<std::string> servers{"unix:" + server_.socket_path()};
+void LaunchedAppliance::add_disks(const ApplianceOptions& options) {
+  const std::vector<std::string> servers{"unix:" + disks_->socket_path()};
   const CStringList server_list(servers);
-  for (size_t i = 0; i < disks.size(); ++i) {
+  const std::vector<unsigned>& sector_sizes = disks_->sector_sizes();
+  for (size_t i = 0; i < sector_sizes.size(); ++i) {
     struct guestfs_add_drive_opts_argv arguments {};
     arguments.bitmask = GUESTFS_ADD_DRIVE_OPTS_READONLY_BITMASK | GUESTFS_ADD_DRIVE_OPTS_FORMAT_BITMASK |
                         GUESTFS_ADD_DRIVE_OPTS_PROTOCOL_BITMASK | GUESTFS_ADD_DRIVE_OPTS_SERVER_BITMASK;
@@ -85,11 +60,11 @@ void LaunchedAppliance::add_disks(const std::vector<GuestDisk>& disks, const App
     arguments.format = "raw";
     arguments.protocol = "nbd";
     arguments.server = const_cast<char**>(server_list.get());
-    if (disks[i].sector_size != 0) {
+    if (sector_sizes[i] != 0) {
       arguments.bitmask |= GUESTFS_ADD_DRIVE_OPTS_BLOCKSIZE_BITMASK;
-      arguments.blocksize = static_cast<int>(disks[i].sector_size);
+      arguments.blocksize = static_cast<int>(sector_sizes[i]);
     }
-    handle_.check(guestfs_add_drive_opts_argv(handle_.get(), export_name(i).c_str(), &arguments));
+    handle_.check(guestfs_add_drive_opts_argv(handle_.get(), DiskServer::export_name(i).c_str(), &arguments));
   }
 }
 
@@ -111,8 +86,7 @@ void LaunchedAppliance::launch() {
 
 void LaunchedAppliance::shut_down() {
   handle_.check(guestfs_shutdown(handle_.get()));
-  server_.stop();
-  server_.wait();
+  disks_->finish();
 }
 
 }  // namespace drydock

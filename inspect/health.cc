@@ -149,7 +149,10 @@ HealthCheck check_appliance() {
   try {
     const auto disk = std::make_shared<RawDisk>(
         std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "empty disk"), RawOrigin::given);
-    open_appliance({{.disk = disk}}, {})->finish();
+    const auto open = [&](Confinement& /*needs nothing more*/) {
+      return ServedDisks{.disks = {{.disk = disk}}, .warnings = {}};
+    };
+    open_appliance(std::make_unique<DiskServer>(open, false), {})->finish();
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     return {"appliance", CheckState::ok, fmt::format("starts and stops in {:.1f} s", took.count()), ""};
   } catch (const Error& error) {

@@ -19,13 +19,14 @@ namespace drydock {
 
 namespace {
 
-std::set<pid_t> children() {
+std::set<pid_t> children_but(pid_t spared) {
   std::set<pid_t> all;
   std::error_code failure;
   for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", failure)) {
     std::ifstream list(thread.path() / "children");
     for (pid_t child = 0; list >> child;) all.insert(child);
   }
+  all.erase(spared);
   return all;
 }
 
@@ -69,7 +70,7 @@ void InterruptionGuard::watch() {
   }
   // All children at once, and after that those that live on: the unwinding has short-lived children of its own.
   constexpr int grace = 1000;  // milliseconds
-  for (const pid_t child : children()) ::kill(child, SIGKILL);
+  for (const pid_t child : children_but(spared_)) ::kill(child, SIGKILL);
   std::set<pid_t> before;
   for (int waited = 0; waited < patience.count(); waited += grace) {
     if (::poll(polled.data(), 1, grace) == 1) return;
@@ -78,7 +79,7 @@ void InterruptionGuard::watch() {
     bool asked = false;
     while (::read(signal_fd_.get(), &again, sizeof again) == sizeof again) asked = true;
     if (asked && waited > 0) break;
-    const std::set<pid_t> now = children();
+    const std::set<pid_t> now = children_but(spared_);
     for (const pid_t child : now) {
       if (before.contains(child)) ::kill(child, SIGKILL);
     }

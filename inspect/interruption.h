@@ -13,6 +13,8 @@
 
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -36,6 +38,12 @@ class InterruptionGuard {
   // Whether one came to the guard that lives, if there is one. From any thread, for those who know of no guard.
   static bool anything_caught() { return anything_caught_; }
 
+  // As if a signal had come: for a process without a guard that is told of it.
+  static void take_as_caught() { anything_caught_ = true; }
+
+  // Leaves this child alone: it ends by itself when this process is done with it. -1: no child any more.
+  static void spare(pid_t child) { spared_ = child; }
+
   // While an editor has the terminal, Ctrl-C is the editor's.
   void ignore_keyboard(bool ignore) { ignore_keyboard_ = ignore; }
 
@@ -48,6 +56,7 @@ class InterruptionGuard {
   UniqueFd stop_fd_;
   std::atomic<int> caught_ = 0;
   static inline std::atomic<bool> anything_caught_ = false;
+  static inline std::atomic<pid_t> spared_ = -1;
   std::atomic<bool> ignore_keyboard_ = false;
   std::thread watcher_;
 };

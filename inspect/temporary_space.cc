@@ -71,4 +71,13 @@ TemporaryFolder appliance_folder() {
   return folder;
 }
 
+void require_temporary_space() {
+  for (const TemporaryFolder& folder : {temporary_folder(), appliance_folder()}) {
+    if (!folder.trouble.empty()) {
+      throw Error(ErrorKind::no_space,
+                  fmt::format("the libguestfs appliance cannot start: {} ({})", folder.trouble, folder.advice));
+    }
+  }
+}
+
 }  // namespace drydock

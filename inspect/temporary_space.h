@@ -32,4 +32,7 @@ TemporaryFolder temporary_folder();
 // Where libguestfs keeps the appliance that it built: $LIBGUESTFS_CACHEDIR, $TMPDIR, else /var/tmp.
 TemporaryFolder appliance_folder();
 
+// Throws no_space where one of the two lacks what a launch needs.
+void require_temporary_space();
+
 }  // namespace drydock

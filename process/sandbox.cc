@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/landlock.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,6 +16,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "process/landlock.h"
 #include "process/seccomp_filter.h"
 #include "src/error.h"
 #include "src/unique_fd.h"
@@ -25,31 +25,7 @@ namespace drydock {
 
 namespace {
 
-// Beyond Debian 12's headers (linux/landlock.h).
-constexpr uint64_t landlock_truncate = 1U << 14;  // from version 3
-constexpr uint64_t landlock_bind_tcp = 1U << 0;   // from version 4
-constexpr uint64_t landlock_connect_tcp = 1U << 1;
-constexpr uint64_t landlock_scope_abstract_sockets = 1U << 0;  // from version 6
-constexpr uint64_t landlock_scope_signals = 1U << 1;
-constexpr int landlock_rule_net_port = 2;
-
-// A kernel that does not know the later fields takes them as long as they are zero.
-struct RulesetAttributes {
-  uint64_t handled_files = 0;
-  uint64_t handled_network = 0;
-  uint64_t scoped = 0;
-};
-
-struct PortRule {
-  uint64_t allowed = 0;
-  uint64_t port = 0;
-};
-
 constexpr uint16_t dns_port = 53;  // for answers too long for UDP
-
-constexpr uint64_t read_rights = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
-constexpr uint64_t write_rights = read_rights | LANDLOCK_ACCESS_FS_WRITE_FILE | landlock_truncate;
-constexpr uint64_t file_rights = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | landlock_truncate;
 
 // What libraries read while a server runs: names of hosts (a source on NBD that reconnects), the time of day for
 // people, the policy of TLS, and shared objects that they load for any of it.
@@ -77,53 +53,17 @@ std::string reason(std::string_view what, int error) {
   return fmt::format("sandbox: without {}: {}", what, std::generic_category().message(error));
 }
 
-uint64_t rights_of(SandboxAccess access) { return access == SandboxAccess::write ? write_rights : read_rights; }
-
-// Everything about files that this version of Landlock knows; of ioctl() on devices seccomp takes care.
-uint64_t handled_rights(long version) {
-  uint64_t rights = (uint64_t{LANDLOCK_ACCESS_FS_MAKE_SYM} << 1) - 1;
-  if (version >= 2) rights |= LANDLOCK_ACCESS_FS_REFER;
-  if (version >= 3) rights |= landlock_truncate;
-  return rights;
-}
-
-void allow(int ruleset, const std::string& path, uint64_t rights) {
-  const UniqueFd fd(::open(path.c_str(), O_PATH | O_CLOEXEC));
-  struct stat status {};
-  if (!fd || ::fstat(fd.get(), &status) != 0) return;
-  if (!S_ISDIR(status.st_mode)) rights &= file_rights;
-  const landlock_path_beneath_attr rule{.allowed_access = rights, .parent_fd = fd.get()};
-  // A failure leaves the path out.
-  if (rights != 0) ::syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
-}
-
-void allow_ports(int ruleset, const SandboxNeeds& needs) {
+// 0 or an errno.
+int restrict_files_and_network(const SandboxNeeds& needs) {
+  // A process that goes to the background turns its streams there.
+  std::vector<LandlockPath> paths{{.path = "/dev/null", .writable = true}};
+  for (const char* path : system_files) paths.push_back({.path = path});
+  for (const SandboxPath& allowed : needs.paths) {
+    paths.push_back({.path = allowed.path, .writable = allowed.access == SandboxAccess::write});
+  }
   std::vector<uint16_t> ports = needs.tcp_ports;
   if (!ports.empty()) ports.push_back(dns_port);
-  for (const uint16_t port : ports) {
-    const PortRule rule{.allowed = landlock_connect_tcp, .port = port};
-    ::syscall(SYS_landlock_add_rule, ruleset, landlock_rule_net_port, &rule, 0);
-  }
-}
-
-// 0 or an errno.
-int apply_landlock(const SandboxNeeds& needs) {
-  const long version = ::syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
-  if (version < 1) return version < 0 ? errno : ENOSYS;
-  const uint64_t handled = handled_rights(version);
-  RulesetAttributes attributes{.handled_files = handled};
-  if (version >= 4) attributes.handled_network = landlock_bind_tcp | landlock_connect_tcp;
-  if (version >= 6) attributes.scoped = landlock_scope_abstract_sockets | landlock_scope_signals;
-  const UniqueFd ruleset(static_cast<int>(::syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0)));
-  if (!ruleset) return errno;
-  // A process that goes to the background turns its streams there.
-  allow(ruleset.get(), "/dev/null", write_rights & handled);
-  for (const char* path : system_files) allow(ruleset.get(), path, read_rights & handled);
-  for (const SandboxPath& allowed : needs.paths) {
-    allow(ruleset.get(), allowed.path, rights_of(allowed.access) & handled);
-  }
-  if (attributes.handled_network != 0) allow_ports(ruleset.get(), needs);
-  return ::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) == 0 ? 0 : errno;
+  return apply_landlock(landlock_rights(landlock_version()), paths, ports);
 }
 
 uint64_t bit(unsigned capability) { return uint64_t{1} << capability; }
@@ -164,7 +104,7 @@ std::vector<std::string> enter_sandbox(const SandboxNeeds& needs) {
     if (error != 0) notes.push_back(reason(what, error));
   };
   note("no_new_privs", ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 ? 0 : errno);
-  note("Landlock", apply_landlock(needs));
+  note("Landlock", restrict_files_and_network(needs));
   note("dropped capabilities", drop_capabilities(needed_capabilities(needs)));
   note("seccomp", restrict_system_calls({.families = needs.families, .administration = needs.administration}));
   return notes;

@@ -15,6 +15,7 @@
 #include "src/unique_fd.h"
 #include "src/views.h"
 #include "tools/commands.h"
+#include "tools/export_sandbox.h"
 #include "tools/output_format.h"
 
 namespace drydock::cli {
@@ -89,7 +90,11 @@ void serve(const Invocation& invocation, const std::string& directory, const Rea
       .modified = modification_time_of(image),
   };
   const StopSignals signals;
-  fuse::Mount(directory, fuse::Tree(files_of(views)), options).serve(signals.descriptor(), ready);
+  {
+    fuse::Mount mount(directory, fuse::Tree(files_of(views)), options);
+    if (!invocation.options.has("no-sandbox")) confine_export(mount);
+    mount.serve(signals.descriptor(), ready);
+  }
   image->close();
 }
 
@@ -121,6 +126,7 @@ const Command& export_command() {
                           {0, "foreground", "", "serve until unmounted or interrupted, instead of in the background"},
                           force_share_option(),
                           {0, "allow-other", "", "let other users see the files, too"},
+                          {0, "no-sandbox", "", "keep the privileges, system calls and files that it does not need"},
                       }),
       .run = run_export,
   };

@@ -4,6 +4,7 @@
 
 #include "src/error.h"
 #include "tools/guest_words.h"
+#include "tools/nbd_servers.h"
 #include "tools/passphrase.h"
 #include "tools/remote.h"
 
@@ -18,7 +19,8 @@ unsigned parse_sector_size(const std::string& text) {
   usage_error(fmt::format("--blocksize={}: 512 or 4096 is expected", printable(text)));
 }
 
-std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& drive, bool writable) {
+std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& drive, bool writable,
+                                  std::vector<std::string>& warnings) {
   OpenOptions options;
   options.format = drive.format;
   options.writable = writable;
@@ -28,8 +30,27 @@ std::shared_ptr<Image> open_drive(const Invocation& invocation, const Drive& dri
   options.remote = remote_opener_for(invocation);
   options.gate = std::make_shared<LocalFilesGate>(invocation.options.values("allow-dir"), options.remote);
   auto image = Image::open(drive.path, options);
-  for (const std::string& warning : image->warnings()) invocation.warn(fmt::format("{}: {}", drive.path, warning));
+  for (const std::string& warning : image->warnings()) {
+    warnings.push_back(fmt::format("{}: {}", printable(drive.path), warning));
+  }
   return image;
+}
+
+// In the process that serves the disks.
+ServedDisks open_drives(const Invocation& invocation, const std::vector<MountRequest>& mounts, bool writable,
+                        Confinement& confinement) {
+  ServedDisks served;
+  std::vector<std::shared_ptr<Image>> images;
+  for (const Drive& drive : parse_drives(invocation.options)) {
+    images.push_back(open_drive(invocation, drive, writable, served.warnings));
+    served.disks.push_back({.disk = images.back()->disk(), .sector_size = drive.sector_size});
+  }
+  require_mountable(mounts, images);
+  keep_nbd_servers(confinement);
+  served.close = [images] {
+    for (const auto& image : images) image->close();
+  };
+  return served;
 }
 
 ApplianceOptions appliance_options(Invocation& invocation, bool writable) {
@@ -162,14 +183,11 @@ OpenedGuest::OpenedGuest(Invocation& invocation, bool writable) : invocation_(in
     progress_.clear();
     invocation_.warn(text);
   };
-  std::vector<GuestDisk> disks;
-  for (const Drive& drive : parse_drives(invocation.options)) {
-    images_.push_back(open_drive(invocation, drive, writable));
-    disks.push_back({.disk = images_.back()->disk(), .sector_size = drive.sector_size});
-  }
-  require_mountable(mounts_, images_);
+  auto disks = std::make_unique<DiskServer>(
+      [&](Confinement& confinement) { return open_drives(invocation, mounts_, writable, confinement); }, writable);
+  for (const std::string& warning : disks->warnings()) invocation.warn(warning);
   try {
-    files_ = open_appliance(disks, appliance);
+    files_ = open_appliance(std::move(disks), appliance);
   } catch (...) {
     progress_.end(guard_.caught() != 0 ? "interrupted" : "failed");
     throw;
@@ -182,10 +200,7 @@ OpenedGuest::~OpenedGuest() {
   progress_.end(guard_.caught() != 0 ? "interrupted" : failed ? "failed" : "finished");
 }
 
-void OpenedGuest::finish() {
-  files_->finish();
-  for (const auto& image : images_) image->close();
-}
+void OpenedGuest::finish() { files_->finish(); }
 
 void OpenedGuest::mount() {
   for (const MountRequest& request : mounts_) mount_by_hand(request);

@@ -66,7 +66,6 @@ class OpenedGuest {
   GuestProgress progress_;
   int exceptions_ = std::uncaught_exceptions();
   std::vector<MountRequest> mounts_;
-  std::vector<std::shared_ptr<Image>> images_;
   std::shared_ptr<GuestFiles> files_;
 };
 

@@ -167,6 +167,13 @@ TEST_F(KvmProofTest, a_guest_that_never_reports_is_given_up) {
   EXPECT_THAT(proof.reason, HasSubstr(device_opens_ ? "did not boot within 3 s" : "/dev/kvm: "));
 }
 
+std::unique_ptr<DiskServer> empty_disk() {
+  const auto disk = std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "disk"),
+                                              RawOrigin::given);
+  return std::make_unique<DiskServer>(
+      [&](Confinement&) { return ServedDisks{.disks = {{.disk = disk}}, .warnings = {}}; }, false);
+}
+
 class TemporaryFolderTest : public testing::Test {
  protected:
   void TearDown() override { before_.empty() ? ::unsetenv("TMPDIR") : ::setenv("TMPDIR", before_.c_str(), 1); }
@@ -174,15 +181,13 @@ class TemporaryFolderTest : public testing::Test {
 };
 
 TEST_F(TemporaryFolderTest, a_lack_of_it_is_told_by_name_before_a_launch_and_by_doctor) {
-  const auto disk = std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "disk"),
-                                              RawOrigin::given);
   // /proc has no room for anything.
   for (const auto& [folder, trouble] : std::vector<std::pair<std::string, std::string>>{
            {"/proc/nowhere", "(TMPDIR, /proc/nowhere): No such file or directory"},
            {"/proc", "(TMPDIR, /proc)"},
            {"/dev/null", "(TMPDIR, /dev/null)"}}) {
     ::setenv("TMPDIR", folder.c_str(), 1);
-    EXPECT_THAT(test::error_of([&] { open_appliance({{.disk = disk}}, {}); }).what(), HasSubstr(trouble));
+    EXPECT_THAT(test::error_of([&] { open_appliance(empty_disk(), {}); }).what(), HasSubstr(trouble));
     EXPECT_THAT(appliance_advice(), HasSubstr(trouble));
     const std::vector<HealthCheck> checks = check_health(false);
     const auto check = std::ranges::find(checks, "temporary files", &HealthCheck::name);
@@ -193,10 +198,8 @@ TEST_F(TemporaryFolderTest, a_lack_of_it_is_told_by_name_before_a_launch_and_by_
 }
 
 TEST(ApplianceLaunch, a_wrong_value_in_the_environment_is_refused_by_name) {
-  const auto disk = std::make_shared<RawDisk>(std::make_shared<MemoryStorage>(std::vector<std::byte>(1 << 20), "disk"),
-                                              RawOrigin::given);
   ::setenv("LIBGUESTFS_MEMSIZE", "much", 1);
-  EXPECT_THAT(test::error_of([&] { open_appliance({{.disk = disk}}, {}); }).what(), HasSubstr("LIBGUESTFS_MEMSIZE"));
+  EXPECT_THAT(test::error_of([&] { open_appliance(empty_disk(), {}); }).what(), HasSubstr("LIBGUESTFS_MEMSIZE"));
   ::unsetenv("LIBGUESTFS_MEMSIZE");
 }
 

@@ -203,8 +203,15 @@ void trees_come_out_whole(GuestFiles& guest, const test::TempDir& dir) {
 TEST_F(GuestFilesTest,
        safety_6_one_guest_is_mounted_as_fstab_says_changed_whole_or_not_at_all_and_copied_with_attributes) {
   make_sources(dir_);
-  const auto image = Image::open(image_, {.format = Format::raw, .writable = true});
-  const auto guest = open_appliance({{.disk = image->disk()}}, {.writable = true});
+  const auto guest = open_appliance(
+      std::make_unique<DiskServer>(
+          [&](Confinement&) {
+            const auto image = Image::open(image_, {.format = Format::raw, .writable = true});
+            return ServedDisks{
+                .disks = {{.disk = image->disk()}}, .warnings = {}, .close = [image] { image->close(); }};
+          },
+          true),
+      {.writable = true});
   mounts_are_fstabs(*guest);
   only_regular_files_are_read(*guest);
   a_line_end_in_a_name_begins_no_row(*guest);
@@ -213,7 +220,6 @@ TEST_F(GuestFilesTest,
   copies_keep_what_is_said(*guest, dir_);
   trees_come_out_whole(*guest, dir_);
   guest->finish();
-  image->close();
 
   EXPECT_EQ(debugfs("cat /etc/tool"), "new\n");
   EXPECT_EQ(debugfs("cat /etc/locked"), "old\n");

@@ -11,6 +11,11 @@
 
 namespace drydock {
 
+void lock_as_opened(const Storage& storage, const OpenOptions& options, const std::string& image) {
+  const bool looked_at = options.metadata_only && options.beside_writers && !storage.writable();
+  if (!looked_at && !options.locked_later) lock_for_use(storage, options.beside_writers, image);
+}
+
 Chain::Chain(const OpenOptions& open_options)
     : options(open_options),
       gate(options.gate ? options.gate : std::make_shared<LocalFilesGate>()),
@@ -23,7 +28,8 @@ bool Chain::holds(const Storage& storage) const {
 
 void Chain::take_into_use(const Storage& storage, std::string_view twice) {
   if (holds(storage)) throw Error(ErrorKind::invalid, fmt::format("{}: {}", printable(storage.name()), twice));
-  lock_for_use(storage, options.beside_writers);
+  if (identities.empty()) image = storage.name();
+  lock_as_opened(storage, options, image);
   identities.push_back(storage.identity());
 }
 

@@ -24,6 +24,10 @@ class ChainLoop : public Error {
       : Error(ErrorKind::invalid, fmt::format("Backing file '{}' creates an infinite loop.", printable(path))) {}
 };
 
+// Locks a file as lock_for_use() does, where these options have it locked at all: one whose metadata alone is looked
+// at, whoever writes to it, is not in use.
+void lock_as_opened(const Storage& storage, const OpenOptions& options, const std::string& image = {});
+
 struct Chain {
   explicit Chain(const OpenOptions& open_options);
 
@@ -31,6 +35,7 @@ struct Chain {
   std::shared_ptr<const OpenGate> gate;
   std::shared_ptr<qcow2::TableCache> tables;
   std::vector<std::string> identities;  // of the files opened so far, see Storage::identity()
+  std::string image;                    // the name of the first: what the others are opened for
 
   // Whether a file is one of them.
   bool holds(const Storage& storage) const;

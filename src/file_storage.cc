@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "src/error.h"
+#include "src/files_in_use.h"
 
 namespace drydock {
 
@@ -80,6 +81,8 @@ FileStorage::FileStorage(UniqueFd fd, std::string name, bool writable)
   }
 }
 
+FileStorage::~FileStorage() { leave_use(*this); }
+
 void FileStorage::look_at_block_device() {
   block_device_ = true;
   int read_only = 0;
@@ -94,10 +97,13 @@ void FileStorage::look_at_block_device() {
   }
 }
 
-std::string FileStorage::identity() const {
-  const struct stat status = status_of(fd_.get(), name_);
+// A block device may have several nodes.
+std::string identity_of(const struct stat& status) {
+  if (S_ISBLK(status.st_mode)) return fmt::format("device {}", status.st_rdev);
   return fmt::format("{}:{}", status.st_dev, status.st_ino);
 }
+
+std::string FileStorage::identity() const { return identity_of(status_of(fd_.get(), name_)); }
 
 uint64_t FileStorage::size() const {
   if (block_device_) return fixed_size_;

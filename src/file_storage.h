@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <sys/stat.h>
+
 #include <mutex>
 #include <optional>
 #include <string>
@@ -13,6 +15,9 @@
 
 namespace drydock {
 
+// What a file is, whatever its names: the same text for the same one.
+std::string identity_of(const struct stat& status);
+
 class FileStorage final : public Storage {
  public:
   // Opens `path` (O_RDONLY unless `writable`; without touching its access time where the system lets us). Throws for a
@@ -21,6 +26,9 @@ class FileStorage final : public Storage {
 
   // Takes over an open descriptor; `name` is for messages.
   FileStorage(UniqueFd fd, std::string name, bool writable);
+  FileStorage(const FileStorage&) = delete;
+  FileStorage& operator=(const FileStorage&) = delete;
+  ~FileStorage() override;
 
   const std::string& name() const override { return name_; }
   bool writable() const override { return writable_; }

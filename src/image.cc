@@ -14,7 +14,7 @@ namespace drydock {
 std::shared_ptr<Storage> Image::open_storage(const std::string& path, const OpenOptions& options) {
   if (is_remote_name(path)) return open_remote(options.remote.get(), path, options.writable);
   auto file = FileStorage::open(local_path(path), options.writable);
-  lock_for_use(*file, options.beside_writers);
+  lock_as_opened(*file, options);
   return file;
 }
 
@@ -35,6 +35,13 @@ std::shared_ptr<Image> Image::open(std::shared_ptr<Storage> storage, const OpenO
   if (!options.format) throw Error(ErrorKind::usage, "the format of an image in a storage must be given");
   Chain chain(options);
   return open_layer(std::move(storage), *options.format, RawOrigin::given, chain, options.driver);
+}
+
+void Image::give_up_files() const {
+  for (const Storage* file : files()) give_up_locks(*file);
+  for (std::shared_ptr<const Image> layer = backing(); layer; layer = layer->backing()) {
+    for (const Storage* file : layer->files()) give_up_locks(*file);
+  }
 }
 
 const std::vector<SnapshotInfo>& Image::snapshots() const {

@@ -38,8 +38,9 @@ struct OpenOptions {
   ProbeRule probe_rule = ProbeRule::refuse_all_foreign;
   std::optional<Format> backing_format;  // for backing files whose format the overlay does not record
   bool writable = false;
-  bool beside_writers = false;             // another process may write to what is only read: it is in motion then
-  bool scratch = false;                    // with `writable`: changes go to a private file, and are gone with the image
+  bool beside_writers = false;  // another process may write to what is only read: it is in motion then
+  bool locked_later = false;    // nothing is locked: who opens it does so (lock_for_use()) once that is right
+  bool scratch = false;         // with `writable`: changes go to a private file, and are gone with the image
   std::function<UniqueFd()> scratch_file;  // opens that file, nameless; null: a new one in scratch_folder()
   bool discard_keeps_place = false;  // qcow2: a discarded cluster keeps its place in the file, its space goes back
   bool without_backing = false;      // the backing file stays closed: what it holds reads as zeros. For bitmaps.
@@ -136,12 +137,17 @@ class Image {
   // The image below; null for none, and for an image opened metadata_only.
   virtual std::shared_ptr<const Image> backing() const { return nullptr; }
 
-  // Brings everything written into the file and ends the writing: the disk refuses changes from then on. Without it the
-  // last owner of a disk does so, and nobody hears of its errors.
-  virtual void close() {}
+  // Brings everything written into the file and ends the writing: the disk refuses changes from then on. Then the
+  // files, those of the backing chain included, are locked no more, whoever still has the image or its disks. Without
+  // it the last owner of a disk does so, and nobody hears of its errors. When it throws the locks stay.
+  virtual void close() = 0;
 
   // What the user should be told though it stops nothing: "the image is marked corrupt", ...
   virtual std::vector<std::string> warnings() const { return {}; }
+
+ protected:
+  // The end of close().
+  void give_up_files() const;
 };
 
 }  // namespace drydock

@@ -16,6 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "src/file_storage.h"
+#include "src/files_in_use.h"
+
 namespace drydock {
 
 namespace fs = std::filesystem;
@@ -42,11 +45,17 @@ struct flock byte_lock(short type, off_t byte) {
   return lock;
 }
 
-void set(const FileStorage& file, short type, off_t byte) {
-  struct flock lock = byte_lock(type, byte);
+void take(const FileStorage& file, off_t byte) {
+  struct flock lock = byte_lock(F_RDLCK, byte);
   if (::fcntl(file.descriptor(), F_OFD_SETLK, &lock) != 0) {
     throw system_error(errno, fmt::format("{}: locking byte {}", printable(file.name()), byte));
   }
+}
+
+// Where there are no locks, for one who took none, there is nothing to release.
+void release(const FileStorage& file, off_t byte) {
+  struct flock lock = byte_lock(F_UNLCK, byte);
+  ::fcntl(file.descriptor(), F_OFD_SETLK, &lock);
 }
 
 bool held_by_others(const FileStorage& file, off_t byte) {
@@ -56,8 +65,6 @@ bool held_by_others(const FileStorage& file, off_t byte) {
   }
   return lock.l_type != F_UNLCK;
 }
-
-void take(const FileStorage& file, off_t byte) { set(file, F_RDLCK, byte); }
 
 bool has_lock(const fs::path& fdinfo) {
   std::ifstream info(fdinfo);
@@ -75,25 +82,22 @@ std::string command_name(const std::string& pid) {
   return printable(name);
 }
 
-// "process 1234 (qemu-system-x86)" for each process that holds a lock on the file, this one with another descriptor;
-// those of other users stay unseen.
+// "process 1234 (qemu-system-x86)" for each other process that holds a lock on the file; those of other users stay
+// unseen.
 std::vector<std::string> holders(const FileStorage& file) {
   std::vector<std::string> found;
   std::error_code ignored;
   for (const auto& process : fs::directory_iterator("/proc", ignored)) {
     const std::string pid = process.path().filename().string();
     if (!std::ranges::all_of(pid, [](char c) { return c >= '0' && c <= '9'; })) continue;
-    const bool ours = pid == std::to_string(::getpid());
+    if (pid == std::to_string(::getpid())) continue;
     for (const auto& fd : fs::directory_iterator(process.path() / "fd", ignored)) {
       struct stat status {};
-      if ((ours && fd.path().filename() == std::to_string(file.descriptor())) ||
-          ::stat(fd.path().c_str(), &status) != 0 ||
-          fmt::format("{}:{}", status.st_dev, status.st_ino) != file.identity() ||
+      if (::stat(fd.path().c_str(), &status) != 0 || identity_of(status) != file.identity() ||
           !has_lock(process.path() / "fdinfo" / fd.path().filename())) {
         continue;
       }
-      found.push_back(ours ? "this command itself, as an image or a file below one"
-                           : fmt::format("process {} ({})", pid, command_name(pid)));
+      found.push_back(fmt::format("process {} ({})", pid, command_name(pid)));
       break;
     }
   }
@@ -116,43 +120,52 @@ std::optional<std::string> excluded(const FileStorage& file, std::span<const int
   return std::nullopt;
 }
 
-void take_locks(const FileStorage& file, std::span<const int> used, std::string_view consequence) {
+constexpr std::string_view read_only_advice = "it can only be read (commands on images: with --force-share)";
+constexpr std::string_view reading_advice =
+    "--force-share reads it all the same, but what it holds may change meanwhile";
+
+// QEMU's locks say it of descriptors, but know of no reader who minds nobody, and not which image it is.
+void enter(const FileStorage& file, const std::string& image) {
+  const auto other = enter_use(file, {.image = image.empty() ? file.name() : image, .writing = file.writable()});
+  if (!other) return;
+  throw LockError(
+      fmt::format("{}: the image is in use by this process itself, which has '{}' open for {}; a file is "
+                  "not opened twice where one of them writes",
+                  printable(file.name()), printable_in_quotes(other->image), other->writing ? "writing" : "reading"),
+      file.name(), file.writable() ? "\"write\"" : "shared \"write\"");
+}
+
+void take_locks(const FileStorage& file, std::span<const int> used) {
   for (const int permission : used) take(file, used_base + permission);
   for (const int permission : not_shared) take(file, not_shared_base + permission);
   const std::optional<std::string> refused = excluded(file, used);
   if (!refused) return;
   const std::vector<std::string> names = holders(file);
-  throw LockError(
-      fmt::format("{}: the image is in use by {}; {}", printable(file.name()),
-                  names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", ")), consequence),
-      file.name(), *refused);
+  throw LockError(fmt::format("{}: the image is in use by {}; {}", printable(file.name()),
+                              names.empty() ? "another process" : fmt::format("{}", fmt::join(names, ", ")),
+                              file.writable() ? read_only_advice : reading_advice),
+                  file.name(), *refused);
 }
 
 }  // namespace
 
-void lock_for_use(const Storage& storage, bool beside_writers) {
+void lock_for_use(const Storage& storage, bool beside_writers, const std::string& image) {
   const auto* file = dynamic_cast<const FileStorage*>(&storage);
   if (file == nullptr) return;
+  enter(*file, image);
   if (file->writable()) {
-    lock_for_writing(*file);
+    take_locks(*file, writers_use);
   } else if (!beside_writers) {
-    lock_against_writers(*file);
+    take_locks(*file, readers_use);
   }
 }
 
 void give_up_locks(const Storage& storage) {
   const auto* file = dynamic_cast<const FileStorage*>(&storage);
   if (file == nullptr) return;
-  for (const int permission : writers_use) set(*file, F_UNLCK, used_base + permission);
-  for (const int permission : not_shared) set(*file, F_UNLCK, not_shared_base + permission);
-}
-
-void lock_for_writing(const FileStorage& file) {
-  take_locks(file, writers_use, "it can only be read (commands on images: with --force-share)");
-}
-
-void lock_against_writers(const FileStorage& file) {
-  take_locks(file, readers_use, "--force-share reads it all the same, but what it holds may change meanwhile");
+  for (const int permission : writers_use) release(*file, used_base + permission);
+  for (const int permission : not_shared) release(*file, not_shared_base + permission);
+  leave_use(*file);
 }
 
 }  // namespace drydock

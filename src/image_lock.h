@@ -12,11 +12,11 @@
 #include <utility>
 
 #include "src/error.h"
-#include "src/file_storage.h"
+#include "src/storage.h"
 
 namespace drydock {
 
-// Of kind busy: what another process does with the file `name` excludes what was wanted of it.
+// Of kind busy: what another process, or this one, does with the file `name` excludes what was wanted of it.
 class LockError final : public Error {
  public:
   // `lock` is the one that was not to be had, in QEMU's words: `shared "write"`.
@@ -31,20 +31,14 @@ class LockError final : public Error {
   std::string lock_;
 };
 
-// Every file that is opened for use passes here: takes the locks that go with how `storage` was opened. One that is
-// read is locked against writers, unless the user has it read `beside_writers`. Nothing happens to what is no local
-// file. Throws LockError.
-void lock_for_use(const Storage& storage, bool beside_writers);
+// Every file that is opened for use passes here: takes the locks that go with how `storage` was opened, on its
+// descriptor. One that is read is locked against writers, unless the user has it read `beside_writers`: of other
+// processes; this one has no file open twice where one of them writes (files_in_use.h). Nothing happens to what is no
+// local file. `image`: what it is opened for; empty: itself. Throws LockError, whose message names who holds the file
+// where that can be told.
+void lock_for_use(const Storage& storage, bool beside_writers, const std::string& image = {});
 
-// Takes the locks of a program that writes to an image, on the descriptor of `file`: they go when the file is closed.
-// Throws LockError where another process reads (and minds) or writes the image; the message names it where /proc tells.
-void lock_for_writing(const FileStorage& file);
-
-// Takes the locks of a program that reads an image and wants nobody to write to it meanwhile, on the descriptor of
-// `file`. Throws LockError where another process writes it.
-void lock_against_writers(const FileStorage& file);
-
-// Gives up the locks that were taken on the descriptor of `storage`, which stays open.
+// Gives up what lock_for_use() took. The storage stays open: what is read from it may change from now on.
 void give_up_locks(const Storage& storage);
 
 }  // namespace drydock

@@ -51,7 +51,7 @@ NewFile::NewFile(const std::string& name, const std::string& place, const Remote
   UniqueFd fd(::open(path.c_str(), open_flags));
   if (!fd) fail_to_create(name_);
   const auto file = std::make_shared<FileStorage>(std::move(fd), name_, true);
-  lock_for_writing(*file);
+  lock_for_use(*file, false);
   storage_ = file;
 }
 

@@ -77,7 +77,7 @@ void NewImage::begin_data_file(ImageCreateOptions& options) {
 std::shared_ptr<Storage> NewImage::open_made(const RemoteOpener* remote) const {
   if (is_remote_name(path_)) return open_remote(remote, path_, true);
   const auto made = open_part(file(), path_, true, durable_);
-  lock_for_writing(*made);
+  lock_for_use(*made, false);
   return made;
 }
 

@@ -97,7 +97,7 @@ void PartFile::choose_place() {
     UniqueFd fd(::open(final_.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
     if (!fd) fail_to_create(errno, path_);
     replaced_ = std::make_shared<FileStorage>(std::move(fd), path_, true);
-    lock_for_writing(*replaced_);
+    lock_for_use(*replaced_, false);
   }
   place_ = make_beside(final_);
   if (!place_.empty()) return;

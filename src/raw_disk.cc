@@ -14,13 +14,18 @@ namespace drydock {
 RawDisk::RawDisk(std::shared_ptr<Storage> storage, RawOrigin origin)
     : storage_(std::move(storage)), origin_(origin), size_(round_up(storage_->size(), sector_size)) {}
 
+void RawDisk::check_changes() const {
+  check_writable();
+  if (closed_) throw Error(ErrorKind::read_only, fmt::format("{}: was closed", storage_->name()));
+}
+
 void RawDisk::read(GuestOffset offset, std::span<std::byte> buffer) const {
   check_range({offset, buffer.size()});
   read_or_zero(*storage_, HostOffset(offset.value()), buffer);
 }
 
 void RawDisk::write(GuestOffset offset, std::span<const std::byte> data) {
-  check_writable();
+  check_changes();
   check_range({offset, data.size()});
   if (origin_ == RawOrigin::probed && offset.value() < sector_size) {
     std::array<std::byte, sector_size> sector{};
@@ -52,26 +57,26 @@ bool RawDisk::write_at_once(GuestOffset offset, std::span<const std::byte> data)
 }
 
 void RawDisk::write_from(GuestOffset offset, const FilePlace& source, uint64_t length) {
-  check_writable();
+  check_changes();
   check_range({offset, length});
   if (origin_ == RawOrigin::probed && offset.value() < sector_size) return Disk::write_from(offset, source, length);
   copy_bytes({*source.file, source.offset}, *storage_, HostOffset(offset.value()), length);
 }
 
 void RawDisk::zero(GuestRange range, bool keep_space) {
-  check_writable();
+  check_changes();
   check_range(range);
   storage_->zero(HostOffset(range.start.value()), range.length, keep_space);
 }
 
 bool RawDisk::zero_at_once(GuestRange range, bool keep_space) {
-  check_writable();
+  check_changes();
   check_range(range);
   return storage_->zero_at_once(HostOffset(range.start.value()), range.length, keep_space);
 }
 
 void RawDisk::discard(GuestRange range) {
-  check_writable();
+  check_changes();
   check_range(range);
   storage_->discard(HostOffset(range.start.value()), range.length);
 }

@@ -28,7 +28,9 @@ class RawDisk final : public Disk {
   bool zero_at_once(GuestRange range, bool keep_space) override;
   void discard(GuestRange range) override;
   void flush() override { storage_->flush(); }
-  // For the image: bytes, a multiple of 512; the storage has them.
+  // For the image: changes are refused from now on.
+  void close() { closed_ = true; }
+  // The same: bytes, a multiple of 512; the storage has them.
   void set_size(uint64_t bytes) { size_ = bytes; }
   std::optional<uint32_t> device_sector_size() const override {
     const uint32_t bytes = storage_->device_sector_size();
@@ -40,9 +42,12 @@ class RawDisk final : public Disk {
   }
 
  private:
+  void check_changes() const;
+
   std::shared_ptr<Storage> storage_;
   RawOrigin origin_;
   std::atomic<uint64_t> size_;
+  std::atomic<bool> closed_ = false;
 };
 
 }  // namespace drydock

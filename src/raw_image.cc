@@ -16,6 +16,11 @@ RawImage::RawImage(std::shared_ptr<Storage> storage, RawOrigin origin, std::stri
   check_file_driver(*storage_, driver_);
 }
 
+void RawImage::close() {
+  disk_->close();
+  give_up_files();
+}
+
 void RawImage::resize(uint64_t size, Preallocation preallocation) {
   if (!storage_->writable()) {
     throw Error(ErrorKind::read_only, fmt::format("{}: opened for reading only", printable(path())));

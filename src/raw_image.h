@@ -20,6 +20,7 @@ class RawImage final : public Image {
   uint64_t virtual_size() const override { return disk_->size(); }
   std::shared_ptr<Disk> disk() const override { return disk_; }
   void resize(uint64_t size, Preallocation preallocation) override;
+  void close() override;
 
  private:
   std::shared_ptr<Storage> storage_;

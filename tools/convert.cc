@@ -212,11 +212,8 @@ void close(const ConvertRequest& request, const Target& target) {
 
 // Before a new image gets its name.
 void verify(const ConvertRequest& request, const Disk& source, const Target& target, Progress& progress) {
-  // Its writer, closed by now, is this command.
-  const auto written = Image::open(target.file(), {.format = target.image().format(),
-                                                   .beside_writers = true,
-                                                   .gate = target.gate,
-                                                   .remote = request.source_options.remote});
+  const auto written = Image::open(
+      target.file(), {.format = target.image().format(), .gate = target.gate, .remote = request.source_options.remote});
   const SliceDisk copy(written->disk(), {GuestOffset(0), source.size()});
   progress.begin(source.size());
   const std::optional<Difference> difference =

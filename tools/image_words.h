@@ -49,7 +49,7 @@ void warn_of(const Invocation& invocation, const Image& image);
 void refuse_force_share(const Invocation& invocation, const std::string& word);
 
 // Sees to it that nobody writes to `layer` and what is below it while they are open; not with -U. Throws busy. For
-// those that were opened beside_writers.
+// those that were opened to be locked_later.
 void lock_layers(const Invocation& invocation, std::shared_ptr<const Image> layer);
 
 // What qemu-img opens, and locks, below a qcow2 image before it does anything, for a command that needs nothing of it

@@ -76,7 +76,7 @@ std::shared_ptr<Image> open_new_backing(const RebaseRequest& request, const Open
   if (!request.backing) return nullptr;
   OpenOptions reading = options;
   reading.writable = false;
-  reading.beside_writers = true;  // until it is known that the image is not below itself: see lock_layers()
+  reading.locked_later = true;  // until it is known that the image is not below itself: see lock_layers()
   reading.format = format_of_driver(*request.format);
   reading.driver = is_file_driver(*request.format) ? *request.format : "";
   const std::string path = resolve_name({*request.backing, request.image, FileRole::backing_file});

@@ -62,6 +62,7 @@ void Qcow2Image::open_disk(std::vector<uint64_t> l1, const OpenOptions& options)
 
 void Qcow2Image::close() {
   if (writable_disk_) writable_disk_->close();
+  give_up_files();
 }
 
 void Qcow2Image::check_not_corrupt() const {

@@ -58,7 +58,9 @@ TEST_F(ImageLock, safety_2_an_image_that_qemu_writes_is_refused_with_the_holders
 
 TEST_F(ImageLock, safety_2_two_writers_of_ours_exclude_each_other) {
   const auto first = open(true);
-  EXPECT_THAT(test::error_of([&] { open(true); }).what(), HasSubstr("in use by this command itself"));
+  EXPECT_THAT(test::error_of([&] { open(true); }).what(),
+              HasSubstr(fmt::format("this process itself, which has '{}' open for writing", image_)));
+  EXPECT_THAT(test::error_of([&] { open(true); }).what(), HasSubstr("in use by this process itself, which has '"));
 }
 
 // What another process writes is read with -U alone, and what is read may be read by all.
@@ -131,7 +133,8 @@ TEST_F(ChainLock, safety_7b_a_data_file_is_locked_as_its_image_is) {
 TEST_F(ChainLock, safety_7b_two_images_with_one_data_file_are_not_written_at_once) {
   std::filesystem::copy_file(at("image"), at("other"));
   const auto image = open("image", true);
-  EXPECT_THAT(test::error_of([&] { open("other", true); }).what(), HasSubstr("in use by this command itself"));
+  EXPECT_THAT(test::error_of([&] { open("other", true); }).what(),
+              HasSubstr("in use by this process itself, which has '"));
 }
 
 TEST_F(ChainLock, safety_7b_a_data_file_that_is_a_layer_of_the_image_is_refused) {
@@ -150,6 +153,73 @@ TEST_F(ChainLock, safety_7b_a_data_file_that_is_a_layer_of_the_image_is_refused)
   }
 }
 
+// With -U, too: it is for what other processes write.
+TEST_F(ChainLock, safety_7b_one_process_opens_no_file_twice_where_one_of_them_writes) {
+  const auto shared = [&](const std::string& name) {
+    return Image::open(at(name), {.format = Format::qcow2, .beside_writers = true});
+  };
+  test::run_ok({"truncate", "-s", "1M", at("base")});
+  create("overlay", {"-b", at("base"), "-F", "raw"});
+  std::filesystem::create_hard_link(at("image"), at("link"));
+  std::filesystem::copy_file(at("image"), at("other"));
+  {
+    const auto image = open("image", true);
+    // The same image under another name, and another image's data file.
+    for (const char* name : {"image", "link", "other"}) {
+      EXPECT_THAT(test::error_of([&] { shared(name); }).what(),
+                  HasSubstr(fmt::format("which has '{}' open for writing", at("image"))))
+          << name;
+    }
+    // A raw disk that is its data file.
+    EXPECT_EQ(test::error_of([&] { Image::open(at("data"), {.format = Format::raw, .beside_writers = true}); }).kind(),
+              ErrorKind::busy);
+  }
+  const auto overlay = shared("overlay");
+  EXPECT_THAT(test::error_of([&] { Image::open(at("base"), {.format = Format::raw, .writable = true}); }).what(),
+              HasSubstr(fmt::format("which has '{}' open for reading", at("overlay"))));
+  EXPECT_NO_THROW(shared("overlay"));
+}
+
+TEST_F(ChainLock, safety_7b_with_force_share_too_a_data_file_that_is_a_layer_is_refused) {
+  std::filesystem::remove(at("data"));
+  std::filesystem::create_symlink("image", at("data"));
+  EXPECT_THAT(
+      test::error_of([&] { Image::open(at("image"), {.format = Format::qcow2, .beside_writers = true}); }).what(),
+      HasSubstr("is the data file of"));
+}
+
+TEST_F(ChainLock, safety_7b_two_names_of_one_file_are_not_two_exports_where_one_is_writable) {
+  test::run_ok({"truncate", "-s", "1M", at("one.raw")});
+  std::filesystem::create_hard_link(at("one.raw"), at("two.raw"));
+  const test::Outcome outcome = test::run({"timeout", "10", test::drydock_program(), "serve", "--rw", "--socket",
+                                           at("socket"), at("one.raw"), at("two.raw")});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr(fmt::format("two.raw: the image is in use by this process itself, which has '{}' "
+                                                 "open for writing",
+                                                 at("one.raw"))));
+}
+
+TEST_F(ChainLock, safety_7_what_is_closed_is_unlocked_whoever_still_has_it) {
+  test::run_ok({"truncate", "-s", "1M", at("base")});
+  create("overlay", {"-o", "data_file=data2", "-b", at("base"), "-F", "raw"});
+  for (const bool writable : {true, false}) {
+    const auto overlay = open("overlay", writable);
+    const auto base = Image::open(at("data"), {.format = Format::raw, .writable = writable});
+    overlay->close();
+    base->close();
+    for (const char* name : {"base", "data", "data2"}) {
+      EXPECT_EQ(test::run({"qemu-io", "-f", "raw", "-c", "write 0 512", at(name)}).status, 0) << name;
+      EXPECT_NO_THROW(Image::open(at(name), {.format = Format::raw, .writable = true})) << name;
+    }
+    EXPECT_NO_THROW(open("overlay", true));
+    std::vector<std::byte> sector(512);
+    for (const auto& image : {overlay, base}) {
+      EXPECT_EQ(test::error_of([&] { image->disk()->write(GuestOffset(0), sector); }).kind(), ErrorKind::read_only);
+      EXPECT_NO_THROW(image->disk()->read(GuestOffset(0), sector));
+    }
+  }
+}
+
 // A temporary overlay stands on what it does not lock less than what it would be without one.
 TEST_F(ChainLock, safety_7b_servers_shut_writers_out_of_what_they_show) {
   create("base", {});
@@ -160,6 +230,7 @@ TEST_F(ChainLock, safety_7b_servers_shut_writers_out_of_what_they_show) {
     for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
              {"serve", "--socket", at("socket"), image},
              {"serve", "-s", "--socket", at("socket"), image},
+             {"serve", "--snapshot", "--socket", at("socket"), image},
              {"export", "--foreground", image, at("mnt")},
              {"export", "--foreground", "--snapshot", image, at("mnt")},
          }) {
@@ -172,6 +243,14 @@ TEST_F(ChainLock, safety_7b_servers_shut_writers_out_of_what_they_show) {
     test::run_ok({test::drydock_program(), "export", "-U", image, at("mnt")});
     EXPECT_TRUE(std::filesystem::exists(at("mnt/disk.raw")));
     test::run_ok({test::drydock_program(), "unmount", at("mnt")});
+  }
+  // The same under the drop-in's name, whose overlays are temporary, too.
+  std::filesystem::create_symlink(test::drydock_program(), at("qemu-nbd"));
+  for (const char* option : {"-s", "--snapshot", "-r"}) {
+    const test::Outcome outcome =
+        test::run({"timeout", "10", at("qemu-nbd"), option, "-f", "qcow2", "-k", at("socket"), at("overlay")});
+    EXPECT_EQ(outcome.status, 1) << option;
+    EXPECT_THAT(outcome.err, HasSubstr("Failed to get shared \"write\" lock")) << option;
   }
   EXPECT_THAT(test::drydock({"export", "-U", "--rw", at("base"), at("mnt")}).err,
               HasSubstr("force-share=on can only be used with read-only images"));

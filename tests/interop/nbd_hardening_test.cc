@@ -274,6 +274,32 @@ TEST_F(nbd_sandboxed_folder, writes_on_demand_where_that_is_asked_for) {
   }
 }
 
+// As QEMU does with two processes; and from the sandbox, where /proc tells nothing, the server still knows that it is
+// itself.
+TEST_F(nbd_sandboxed_folder, safety_7b_an_overlay_is_refused_while_its_base_is_open_for_writing_and_the_other_way) {
+  const auto refusal_of = [&](const std::string& name) {
+    return RawClient(socket_).ask(nbd::Option::info, nbd::info_data(name)).back().text();
+  };
+  for (const auto& [first, second] :
+       std::vector<std::pair<std::string, std::string>>{{"plain.raw", "inside.qcow2"}, {"inside.qcow2", "plain.raw"}}) {
+    const Served served(words({"--rw"}));
+    RawClient client(socket_);
+    client.go(first);
+    EXPECT_THAT(refusal_of(second),
+                HasSubstr(fmt::format("in use by this process itself, which has '{}' open for {}",
+                                      dir_.file("images/" + first), first == "plain.raw" ? "writing" : "reading")));
+  }
+}
+
+TEST_F(nbd_sandboxed_folder, with_snapshot_an_overlay_and_its_base_are_there_at_once) {
+  const Served served(words({"--snapshot"}));
+  for (const char* first : {"plain.raw", "inside.qcow2"}) {
+    RawClient client(socket_);
+    client.go(first);
+    for (const char* second : {"plain.raw", "inside.qcow2"}) EXPECT_EQ(size_of(second).out, "1048576\n");
+  }
+}
+
 TEST_F(nbd_sandboxed_folder, what_takes_an_allowed_name_later_stays_out_of_reach) {
   {
     Served served(words({}));

@@ -144,8 +144,7 @@ TEST_F(nbd_load, what_each_client_wrote_is_there_in_the_end) {
   file.insert(file.end(), expected[1].begin(), expected[1].end());
   EXPECT_EQ(test::read_file(dir_.file("raw")), file);
   Bytes read(export_size);
-  // The server still has it.
-  Image::open(dir_.file("qcow2"), {.beside_writers = true})->disk()->read(GuestOffset(0), read);
+  Image::open(dir_.file("qcow2"), {})->disk()->read(GuestOffset(0), read);
   EXPECT_EQ(read, expected[2]);
 }
 

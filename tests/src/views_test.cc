@@ -32,6 +32,7 @@ class FakeImage final : public Image {
   uint64_t virtual_size() const override { return disk_->size(); }
   std::shared_ptr<Disk> disk() const override { return disk_; }
   void resize(uint64_t, Preallocation) override { throw Error(ErrorKind::unsupported, "not of this one"); }
+  void close() override {}
   const std::vector<SnapshotInfo>& snapshots() const override { return snapshots_; }
   std::shared_ptr<Disk> snapshot_disk(size_t index) const override {
     if (snapshots_[index].name == "broken") throw Error(ErrorKind::corrupt, "its L1 table is gone");

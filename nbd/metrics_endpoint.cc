@@ -10,6 +10,7 @@
 #include <boost/asio/write.hpp>
 #include <cerrno>
 #include <chrono>
+#include <exception>
 #include <string_view>
 #include <utility>
 
@@ -48,7 +49,9 @@ std::string answer_to(std::string_view request, const Metrics& metrics) {
 class MetricsEndpoint::Visitor : public std::enable_shared_from_this<Visitor> {
  public:
   Visitor(const Strand& strand, UniqueFd socket, std::shared_ptr<const Metrics> metrics)
-      : socket_(strand, socket.release()), timer_(strand), metrics_(std::move(metrics)) {}
+      : timer_(strand), metrics_(std::move(metrics)), socket_(strand, socket.get()) {
+    [[maybe_unused]] const int taken_over = socket.release();
+  }
 
   void start() {
     timer_.expires_after(visit_time);
@@ -70,10 +73,20 @@ class MetricsEndpoint::Visitor : public std::enable_shared_from_this<Visitor> {
       if (error) return self->end();
       self->request_.append(self->input_.data(), got);
       const bool whole = self->request_.find("\r\n\r\n") != std::string::npos;
-      if (whole) return self->write(answer_to(self->request_, *self->metrics_));
+      if (whole) return self->answer();
       if (self->request_.size() > max_request) return self->write(refusal("431 Request Header Fields Too Large"));
       self->read();
     });
+  }
+
+  void answer() {
+    std::string text;
+    try {
+      text = answer_to(request_, *metrics_);
+    } catch (const std::exception&) {  // out of memory
+      return end();
+    }
+    write(std::move(text));
   }
 
   void write(std::string text) {
@@ -93,9 +106,9 @@ class MetricsEndpoint::Visitor : public std::enable_shared_from_this<Visitor> {
     });
   }
 
-  asio::posix::stream_descriptor socket_;
   asio::steady_timer timer_;
   std::shared_ptr<const Metrics> metrics_;
+  asio::posix::stream_descriptor socket_;
   std::array<char, 1024> input_{};
   std::string request_;
   std::string response_;
@@ -142,10 +155,15 @@ void MetricsEndpoint::let_in(Door& door) {
   UniqueFd socket(::accept4(door.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!socket && lacks_resources(errno)) return wait_later_at(door);
   visitors_.remove_if([](const auto& visitor) { return visitor.expired(); });
-  if (socket && visitors_.size() < max_visitors) {
-    const auto visitor = std::make_shared<Visitor>(strand_, std::move(socket), metrics_);
-    visitors_.push_back(visitor);
-    visitor->start();
+  try {
+    if (socket && visitors_.size() < max_visitors) {
+      const auto visitor = std::make_shared<Visitor>(strand_, std::move(socket), metrics_);
+      visitors_.push_back(visitor);
+      visitor->start();
+    }
+  } catch (const std::exception&) {
+    // The system has no memory for one more, or lets nobody wait for one more.
+    return wait_later_at(door);
   }
   wait_at(door);
 }

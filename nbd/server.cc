@@ -19,6 +19,7 @@
 #include <boost/asio/strand.hpp>
 #include <cerrno>
 #include <csignal>
+#include <exception>
 #include <list>
 #include <mutex>
 #include <thread>
@@ -44,9 +45,6 @@ namespace {
 // Of a Unix socket, in bytes: enough that a client which reads a stream of replies does not run dry while we do
 // something else. What is in it no other reply overtakes.
 constexpr int send_buffer = 512 << 10;
-
-// So often the catalog may close what nobody uses.
-constexpr std::chrono::seconds housekeeping_interval{2};
 
 unsigned thread_count(unsigned wanted) {
   return wanted > 0 ? wanted : std::max(4U, 2 * std::thread::hardware_concurrency());
@@ -225,11 +223,11 @@ class Server::Core {
 
   // From any thread. Throws nothing: where there is no memory to tell the strand so, its next look finds it.
   void forget(const std::shared_ptr<Session>& session) {
-    {
-      const std::lock_guard lock(ended_mutex_);
-      ended_.push_back(session);  // for which welcome() has made room
-    }
     try {
+      {
+        const std::lock_guard lock(ended_mutex_);
+        ended_.push_back(session);  // for which welcome() has made room
+      }
       asio::post(strand_, [this] { forget_ended(); });
     } catch (const std::exception&) {
       // Out of memory.
@@ -269,16 +267,23 @@ class Server::Core {
     });
   }
 
+  // Whatever fails in it, it is done again.
+  void close_idle() {
+    const Workers::Away away(workers_);
+    try {
+      exports_->close_idle();
+    } catch (const std::exception& error) {
+      if (options_.log) options_.log(fmt::format("closing what nobody uses: {}", error.what()));
+    }
+  }
+
   // On any thread: an image may take its time to close.
   void keep_house() {
-    housekeeping_.expires_after(housekeeping_interval);
+    housekeeping_.expires_after(options_.limits.housekeeping);
     housekeeping_.async_wait(asio::bind_executor(strand_, [this](const error_code& error) {
       if (error || stopping_) return;
       asio::post(loop_, [this] {
-        {
-          const Workers::Away away(workers_);
-          exports_->close_idle();
-        }
+        close_idle();
         asio::post(strand_, [this] {
           if (!stopping_) keep_house();
         });

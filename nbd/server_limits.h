@@ -21,8 +21,9 @@ struct Limits {
   uint64_t memory_per_connection = 8 << 20;  // bytes of payload in flight; more only spoils the processor's caches
   uint64_t total_memory = 128 << 20;         // bytes, over all connections
   std::chrono::milliseconds handshake{10'000};
-  std::chrono::milliseconds shutdown{5'000};  // for requests in flight when the server stops
-  std::chrono::milliseconds patience{5'000};  // for disks that do not answer, when it was told to stop again
+  std::chrono::milliseconds shutdown{5'000};      // for requests in flight when the server stops
+  std::chrono::milliseconds housekeeping{2'000};  // so often the catalog may close what nobody uses
+  std::chrono::milliseconds patience{5'000};      // for disks that do not answer, when it was told to stop again
 };
 
 // Bytes of payload in flight over all connections. Thread-safe.

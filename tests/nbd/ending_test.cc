@@ -260,6 +260,29 @@ TEST(nbd_ending, safety_16_a_handshake_that_runs_out_of_memory_leaves_nothing_be
   server.wait();
 }
 
+class CatalogThatCannotClose final : public ExportCatalog {
+ public:
+  std::vector<Entry> list() const override { return {}; }
+  std::shared_ptr<const Export> find(std::string_view) const override { return nullptr; }
+  void flush() const override {}
+  void close_idle() const override {
+    ++tried;
+    throw std::bad_alloc();
+  }
+  mutable std::atomic<int> tried = 0;
+};
+
+TEST(nbd_ending, safety_16_what_fails_as_images_are_closed_meanwhile_is_tried_again) {
+  const auto catalog = std::make_shared<CatalogThatCannotClose>();
+  ServerOptions options;
+  options.limits.housekeeping = std::chrono::milliseconds(5);
+  Server server(catalog, options);
+  server.start();
+  EXPECT_TRUE(test::wait_until([&] { return catalog->tried > 1; }));
+  server.stop();
+  server.wait();
+}
+
 class DiskWithoutMemory final : public Disk {
  public:
   uint64_t size() const override { return 1 << 20; }

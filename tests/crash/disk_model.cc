@@ -162,11 +162,21 @@ std::string DiskModel::describe(uint64_t sector, std::span<const std::byte> foun
                      start < now_.size() ? told(std::span(now_).subspan(start, sector_size)) : "nothing");
 }
 
+// Its range reads as it did, but of what it did in the file before it failed a power cut may keep more.
+void DiskModel::settle_failed_discard() {
+  const uint64_t end = discard_length_ == 0 ? 0 : discard_offset_ + discard_length_;
+  for (uint64_t sector = discard_offset_ / sector_size; sector * sector_size < end; ++sector) {
+    since_flush_[sector].push_back(zeros);
+    if (sector < backing_.size()) since_flush_[sector].push_back(backing_[sector]);
+  }
+  discard_length_ = 0;
+}
+
 void DiskModel::adopt(const Disk& disk) {
   expect_possible(disk);
   std::vector<std::byte> found(disk.size());
   disk.read(GuestOffset(0), found);
-  discard_length_ = 0;
+  settle_failed_discard();
   replace(found);
 }
 

@@ -60,6 +60,7 @@ class DiskModel {
 
  private:
   void remember(uint64_t first_sector, uint64_t last_sector);
+  void settle_failed_discard();
   bool tentatively_possible(uint64_t sector, Fingerprint found) const;
   std::string describe(uint64_t sector, std::span<const std::byte> found) const;
 

@@ -76,6 +76,9 @@ void Qcow2Image::check_not_corrupt() const {
 // cleared).
 void Qcow2Image::prepare_for_writing() {
   check_not_corrupt();
+  // What was read may be newer than what the disk has: of one who was killed, or whose flush failed. Clusters that only
+  // the older state uses must not be written to before it is gone.
+  layer_->storage->flush();
   if ((header().autoclear_features & ~autoclear::kept_by_writers) == 0) return;
   layer_->header_owner.change([](HeaderFields& fields) {
     fields.set_autoclear_features(fields.autoclear_features() & autoclear::kept_by_writers);

@@ -16,6 +16,19 @@ namespace {
 // Up to here a write and the bytes copied around it go out in one piece.
 constexpr uint64_t max_joined_write = 256 << 10;
 
+// What a piece has of the sector that is written before it, and of the one that is written behind it: these go out with
+// the write. A sector that got its bytes by two writes could show a half of each after a power cut, where the place is
+// one that it had before.
+GuestRange sector_start_of(GuestRange piece) {
+  const uint64_t behind = round_up(piece.start.value(), sector_size) - piece.start.value();
+  return {piece.start, std::min(piece.length, behind)};
+}
+
+GuestRange sector_end_of(GuestRange piece) {
+  const uint64_t within = std::min(piece.length, piece.end().value() % sector_size);
+  return {GuestOffset(piece.end().value() - within), within};
+}
+
 }  // namespace
 
 void WritableDisk::write(GuestOffset offset, std::span<const std::byte> data) { write_data(offset, WriteData(data)); }
@@ -126,11 +139,13 @@ void WritableDisk::fill(const Metadata::Placement& placement, GuestRange written
     if (placement.fresh && reads_as_zeros(piece)) continue;
     const bool before = piece.end() == joined.start;
     const bool behind = joined.end() == piece.start;
+    GuestRange near = piece;
     if ((!before && !behind) || joined.length + piece.length > max_joined_write) {
-      apart.push_back(piece);
-      continue;
+      near = before ? sector_end_of(piece) : behind ? sector_start_of(piece) : GuestRange{piece.start, 0};
+      const GuestOffset rest(before ? piece.start : near.end());
+      apart.push_back({rest, piece.length - near.length});
     }
-    joined = {std::min(joined.start, piece.start), joined.length + piece.length};
+    if (near.length > 0) joined = {std::min(joined.start, near.start), joined.length + near.length};
   }
   for (const GuestRange& piece : apart) copy_piece(placement, piece);
   const HostOffset host = placement.host + (joined.start - placement.guest);

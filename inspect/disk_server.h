@@ -23,8 +23,8 @@
 #include <vector>
 
 #include "nbd/listener.h"
-#include "process/confinement.h"
 #include "src/disk.h"
+#include "src/process/confinement.h"
 #include "src/unique_fd.h"
 
 namespace drydock {

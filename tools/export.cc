@@ -10,8 +10,8 @@
 #include <filesystem>
 
 #include "fuse/mount.h"
-#include "process/background.h"
 #include "src/error.h"
+#include "src/process/background.h"
 #include "src/unique_fd.h"
 #include "src/views.h"
 #include "tools/commands.h"

@@ -4,8 +4,8 @@
 
 #include <cerrno>
 
-#include "process/confinement.h"
 #include "src/error.h"
+#include "src/process/confinement.h"
 #include "tools/nbd_servers.h"
 
 namespace drydock::cli {

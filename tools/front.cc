@@ -11,8 +11,8 @@
 #include <filesystem>
 #include <iostream>
 
-#include "process/standard_streams.h"
 #include "src/error.h"
+#include "src/process/standard_streams.h"
 #include "tools/commands.h"
 #include "tools/qemu_img.h"
 #include "tools/remote.h"

@@ -2,7 +2,7 @@
 //
 // The complete program.
 
-#include "process/standard_streams.h"
+#include "src/process/standard_streams.h"
 #include "tools/cli.h"
 
 int main(int argc, char** argv) {

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "nbd/client/address.h"
-#include "process/confinement.h"
+#include "src/process/confinement.h"
 
 namespace drydock::cli {
 

@@ -9,8 +9,8 @@
 
 #include "nbd/server.h"
 #include "nbd/socket_activation.h"
-#include "process/background.h"
 #include "src/error.h"
+#include "src/process/background.h"
 #include "tools/commands.h"
 #include "tools/nbd_device.h"
 #include "tools/pid_file.h"

@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "process/confinement.h"
+#include "src/process/confinement.h"
 #include "src/scratch_overlay.h"
 #include "tools/nbd_servers.h"
 

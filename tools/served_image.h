@@ -13,7 +13,7 @@
 
 #include "nbd/exports.h"
 #include "nbd/session_record.h"
-#include "process/sandbox.h"
+#include "src/process/sandbox.h"
 #include "tools/cli.h"
 
 namespace drydock::cli {

@@ -20,7 +20,7 @@
 #include <functional>
 #include <sstream>
 
-#include "process/landlock.h"
+#include "src/process/landlock.h"
 #include "tests/support/support.h"
 
 namespace drydock::test {

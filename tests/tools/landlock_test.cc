@@ -3,7 +3,7 @@
 // Which of Landlock's rights are asked for, by the version that a kernel has, and that each of these sets is one that a
 // kernel takes.
 
-#include "process/landlock.h"
+#include "src/process/landlock.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -26,8 +26,8 @@
 #include <functional>
 #include <thread>
 
-#include "process/confinement.h"
-#include "process/sandbox.h"
+#include "src/process/confinement.h"
+#include "src/process/sandbox.h"
 #include "tests/support/support.h"
 #include "tools/commands.h"
 #include "tools/served_image.h"

@@ -19,8 +19,8 @@
 #include <string>
 #include <vector>
 
-#include "process/broker.h"
-#include "process/sandbox.h"
+#include "src/process/broker.h"
+#include "src/process/sandbox.h"
 
 namespace drydock {
 

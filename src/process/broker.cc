@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/broker.h"
+#include "src/process/broker.h"
 
 #include <fcntl.h>
 #include <sys/prctl.h>

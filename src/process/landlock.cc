@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/landlock.h"
+#include "src/process/landlock.h"
 
 #include <fcntl.h>
 #include <linux/landlock.h>

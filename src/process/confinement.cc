@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/confinement.h"
+#include "src/process/confinement.h"
 
 #include <sys/stat.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/standard_streams.h"
+#include "src/process/standard_streams.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -2,7 +2,7 @@
 //
 // The child speaks once through a pipe: an empty message for "ready", or the Error that it died of.
 
-#include "process/background.h"
+#include "src/process/background.h"
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -16,8 +16,8 @@
 #include <cstring>
 #include <ctime>
 
-#include "process/standard_streams.h"
 #include "src/error.h"
+#include "src/process/standard_streams.h"
 #include "src/unique_fd.h"
 
 namespace drydock {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/sandbox.h"
+#include "src/process/sandbox.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -16,9 +16,9 @@
 #include <filesystem>
 #include <system_error>
 
-#include "process/landlock.h"
-#include "process/seccomp_filter.h"
 #include "src/error.h"
+#include "src/process/landlock.h"
+#include "src/process/seccomp_filter.h"
 #include "src/unique_fd.h"
 
 namespace drydock {

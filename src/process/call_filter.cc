@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
-#include "process/call_filter.h"
+#include "src/process/call_filter.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>

@@ -7,7 +7,7 @@
 // A denied call fails with EPERM instead of ending the process: clients' writes that were not flushed yet would go with
 // it, and a library that tries something the odd way has another way.
 
-#include "process/seccomp_filter.h"
+#include "src/process/seccomp_filter.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -20,7 +20,7 @@
 #include <cerrno>
 #include <memory>
 
-#include "process/call_filter.h"
+#include "src/process/call_filter.h"
 
 namespace drydock {
 

@@ -31,8 +31,8 @@ class BitmapModel {
   void disabled(const std::string& name, const DiskModel& disk);
   // `target` has got the marks of `source`.
   void merged(const std::string& target, const std::string& source, const DiskModel& disk);
-  // Before the disk changes its size, and when it has, or when the image is closed behind a change that failed. Meanwhile
-  // any bitmap may be in use: its bits are for one size.
+  // Before the disk changes its size, and when it has, or when the image is closed behind a change that failed.
+  // Meanwhile any bitmap may be in use: its bits are for one size.
   void resizing(uint64_t disk_size);
   void resized() { resizing_ = false; }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
 // DiskServer: a guest's disks as exports of an NBD server, for libguestfs. It is a process of its own, which opens the
-// images, serves, flushes and closes them: so it is confined (process/sandbox.h), as the one that runs libguestfs's
+// images, serves, flushes and closes them: so it is confined (src/process/sandbox.h), as the one that runs libguestfs's
 // virtual machine cannot be, and neither a hostile image nor a guest's kernel gets more than it.
 //
 //     DiskServer server([](Confinement&) { return ServedDisks{...}; }, writable);

@@ -51,7 +51,11 @@ int32_t do_task(const std::vector<Broker::Task>& tasks, uint32_t number, UniqueF
   }
 }
 
+Error broker_error(int errno_value) { return system_error(errno_value, "asking the process outside of the sandbox"); }
+
 [[noreturn]] void attend(int socket, const std::vector<Broker::Task>& tasks) {
+  const int32_t here = 0;
+  if (!send_with_descriptor(socket, std::as_bytes(std::span(&here, 1)), -1)) ::_exit(0);
   for (;;) {
     uint32_t number = 0;
     if (::recv(socket, &number, sizeof number, 0) != sizeof number) ::_exit(0);
@@ -72,9 +76,12 @@ Broker::Broker(const std::vector<Task>& tasks) {
   UniqueFd theirs(ends[1]);
   process_ = ::fork();
   if (process_ < 0) throw system_error(errno, "fork");
-  if (process_ > 0) return;
-  socket_.reset();
-  attend(leave_maker(std::move(theirs)), tasks);
+  if (process_ == 0) {
+    socket_.reset();
+    attend(leave_maker(std::move(theirs)), tasks);
+  }
+  theirs.reset();
+  answer();
 }
 
 Broker::~Broker() {
@@ -86,13 +93,17 @@ Broker::~Broker() {
 UniqueFd Broker::ask(size_t task) {
   const std::lock_guard lock(mutex_);
   const auto number = static_cast<uint32_t>(task);
-  int32_t answer = EPIPE;
+  if (::send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL) != sizeof number) throw broker_error(EPIPE);
+  return answer();
+}
+
+UniqueFd Broker::answer() {
+  int32_t errno_value = 0;
   UniqueFd result;
-  if (::send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL) == sizeof number) {
-    const ssize_t got = receive_with_descriptor(socket_.get(), std::as_writable_bytes(std::span(&answer, 1)), result);
-    if (got != sizeof answer) answer = EPIPE;
-  }
-  if (answer != 0) throw system_error(answer, "asking the process outside of the sandbox");
+  const ssize_t got =
+      receive_with_descriptor(socket_.get(), std::as_writable_bytes(std::span(&errno_value, 1)), result);
+  if (got != sizeof errno_value) throw broker_error(EPIPE);
+  if (errno_value != 0) throw broker_error(errno_value);
   return result;
 }
 

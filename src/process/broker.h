@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// Broker: a process of its own that goes on being able to do the few things that a confined one (process/sandbox.h) may
-// no longer do. Which these are is settled before: a task has neither words nor names from who asks for it.
+// Broker: a process of its own that goes on being able to do the few things that a confined one (src/process/sandbox.h)
+// may no longer do. Which these are is settled before: a task has neither words nor names from who asks for it.
 //
 //     Broker broker({[] { return connect_to("/run/nbd.sock"); }, remove_socket});
 //     enter_sandbox(...);
@@ -29,6 +29,8 @@ class Broker {
   // result, if it is one, goes to who asked; so does the errno of an Error.
   using Task = std::function<UniqueFd()>;
 
+  // The broker has let go of what it got from this process (images and their locks, listening sockets) when it is
+  // there.
   explicit Broker(const std::vector<Task>& tasks);
   Broker(const Broker&) = delete;
   Broker& operator=(const Broker&) = delete;
@@ -38,6 +40,8 @@ class Broker {
   UniqueFd ask(size_t task);
 
  private:
+  UniqueFd answer();
+
   std::mutex mutex_;  // one at a time
   UniqueFd socket_;
   int process_ = -1;

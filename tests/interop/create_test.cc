@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/interop/served.h"
 #include "tests/support/process.h"
 #include "tests/support/support.h"
 
@@ -298,7 +299,7 @@ TEST_F(Create, safety_2_an_image_in_use_is_not_made_anew) {
   run_ok({"qemu-img", "create", "-q", "-f", "qcow2", image, "1M"});
   const auto before = test::read_file(image);
   test::Process holder({"qemu-nbd", "-t", "-f", "qcow2", "-k", dir_.file("sock"), image});
-  ASSERT_TRUE(test::wait_until([&] { return fs::exists(dir_.file("sock")); }));
+  ASSERT_TRUE(answers(dir_.file("sock")));
   const auto outcome = test::run({test::drydock_program(), "create", "-f", "qcow2", image, "2M"});
   EXPECT_EQ(outcome.status, 1);
   EXPECT_THAT(outcome.err, HasSubstr("the image is in use by process"));

@@ -102,7 +102,7 @@ TEST_F(nbd_folder, what_is_written_is_in_the_image_when_the_server_ends) {
 
 TEST_F(nbd_folder, an_image_in_use_elsewhere_is_told_of_and_the_others_are_served) {
   const test::Process writer({"qemu-nbd", "-t", "-k", dir.file("writer"), folder + "/base.qcow2"});
-  ASSERT_TRUE(test::wait_until([&] { return fs::exists(dir.file("writer")); }));
+  ASSERT_TRUE(answers(dir.file("writer")));
   test::run_ok({"truncate", "-s", "1M", folder + "/other.raw"});
   const Served served({"--socket", socket, folder});
   const auto outcome = test::run({"nbdinfo", uri("base.qcow2")});

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tests/interop/served.h"
 #include "tests/support/process.h"
 #include "tests/support/support.h"
 
@@ -196,7 +197,7 @@ TEST_F(qemu_nbd_words, offsets_snapshots_and_image_options_show_the_same_bytes) 
 
 TEST_F(qemu_nbd_words, an_image_that_another_process_writes_is_refused_in_the_same_words) {
   test::Process writer({"qemu-nbd", "-t", "-k", dir.file("writer"), image});
-  ASSERT_TRUE(test::wait_until([&] { return fs::exists(dir.file("writer")); }));
+  ASSERT_TRUE(answers(dir.file("writer")));
   for (const Words& words : {Words{"-k", socket, image}, Words{"-r", "-k", socket, image}}) {
     const auto [expected, actual] = run_both(words);
     EXPECT_EQ(actual.status, expected.status);

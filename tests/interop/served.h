@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 //
-// `drydock serve` as a process beside a test.
+// NBD servers as processes beside a test.
 
 #pragma once
 
@@ -13,6 +13,13 @@
 #include "tests/support/support.h"
 
 namespace drydock {
+
+// False when a server's socket never answers: it may be there before the image is open.
+inline bool answers(const std::string& socket) {
+  return test::wait_until([&] {
+    return test::run({"nbdinfo", "--size", "nbd+unix:///?socket=" + socket}).status == 0;
+  });
+}
 
 // `drydock serve` that listens.
 class Served {

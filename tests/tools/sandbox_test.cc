@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <pty.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -20,14 +21,17 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <fstream>
 #include <functional>
 #include <thread>
 
+#include "src/process/broker.h"
 #include "src/process/confinement.h"
 #include "src/process/sandbox.h"
+#include "src/unique_fd.h"
 #include "tests/support/support.h"
 #include "tools/commands.h"
 #include "tools/served_image.h"
@@ -271,6 +275,19 @@ TEST_F(sandbox, safety_17b_types_nothing_into_a_terminal) {
   ::close(terminal);
   for (const char* what : {"type", "disguised", "paste"}) EXPECT_THAT(lines, Contains(failing(what, EPERM)));
   EXPECT_THAT(lines, Contains(fine("size")));
+}
+
+// A server that is killed as soon as it listens leaves no listening socket and no locked image behind.
+TEST_F(sandbox, safety_7_a_broker_has_let_go_of_all_that_its_maker_has_open_when_it_is_there) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const Broker broker({});
+  writer.reset();
+  pollfd closed{reader.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&closed, 1, 0), 1);
+  EXPECT_EQ(closed.revents, POLLHUP);
 }
 
 TEST_F(sandbox, safety_17b_the_broker_does_what_was_settled_and_no_more) {

@@ -24,6 +24,8 @@ class UnnamedFile {
  public:
   UnnamedFile() = default;
   UnnamedFile(UniqueFd folder, std::string part, std::string name, std::string shown);
+  UnnamedFile(const UnnamedFile&) = delete;
+  UnnamedFile& operator=(const UnnamedFile&) = delete;
   UnnamedFile(UnnamedFile&& other) noexcept;
   UnnamedFile& operator=(UnnamedFile&& other) noexcept;
   ~UnnamedFile();

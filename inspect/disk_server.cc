@@ -6,7 +6,6 @@
 
 #include "inspect/disk_server.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +21,7 @@
 #include "nbd/failures.h"
 #include "nbd/server.h"
 #include "src/error.h"
+#include "src/process/standard_streams.h"
 
 namespace drydock {
 
@@ -33,6 +33,9 @@ struct MessageHead {
   int errno_value = 0;  // 0: all is well
   uint64_t length = 0;
 };
+
+// Of what it says. The server reads images, and may have been taken over by one: it is believed no more than this.
+constexpr uint64_t max_text = 1 << 20;
 
 bool send_all(int socket, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -55,6 +58,7 @@ bool receive_all(int socket, std::span<char> bytes) {
 }
 
 void tell(int socket, ErrorKind kind, int errno_value, std::string_view text) {
+  text = text.substr(0, max_text);
   const MessageHead head{.kind = kind, .errno_value = errno_value, .length = text.size()};
   if (send_all(socket, {reinterpret_cast<const char*>(&head), sizeof head})) send_all(socket, text);
 }
@@ -81,17 +85,12 @@ void wait_for_end(int socket) {
   if (!receive_all(socket, {&end, 1})) InterruptionGuard::take_as_caught();
 }
 
-void leave_streams() {
-  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  for (int stream = 0; stream <= 2; ++stream) ::dup2(null.get(), stream);
-}
-
 void serve_disks(const DiskOpener& open, bool writable, std::vector<UniqueFd> listening, int control) {
   Confinement confinement;
   const ServedDisks served = open(confinement);
   nbd::Server server(std::make_shared<nbd::Exports>(exports_of(served, writable)), {},
                      nbd::Listener::on_inherited(std::move(listening)));
-  leave_streams();
+  leave_standard_streams();
   confinement.enter();
   server.start();
   tell(control, ErrorKind::io, 0, description_of(served));
@@ -162,11 +161,12 @@ std::string DiskServer::receive() {
   MessageHead head;
   std::string text;
   bool whole = receive_all(control_.get(), {reinterpret_cast<char*>(&head), sizeof head});
-  if (whole) {
+  if (whole && head.length <= max_text) {
     text.resize(head.length);
     whole = receive_all(control_.get(), text);
   }
   if (!whole) throw Error(ErrorKind::io, "the process that serves the guest's disks has died");
+  if (head.length > max_text) throw Error(ErrorKind::io, "the process that serves the guest's disks talks nonsense");
   if (head.errno_value != 0) throw Error(head.kind, head.errno_value, text);
   return text;
 }

@@ -83,9 +83,7 @@ void open_system_log() {
 void leave_terminal() {
   ::setsid();
   [[maybe_unused]] const int changed = ::chdir("/");
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  for (int stream = 0; stream <= 2; ++stream) ::dup2(null, stream);
-  if (null > 2) ::close(null);
+  leave_standard_streams();
 }
 
 [[noreturn]] void serve_in_child(UniqueFd pipe, std::vector<int> kept,

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 
 #include "src/descriptor_passing.h"
 #include "src/error.h"
+#include "src/process/standard_streams.h"
 
 namespace drydock {
 
@@ -31,9 +31,8 @@ int leave_maker(UniqueFd socket) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
   const int from = socket.release();
   if (from != kept) ::dup2(from, kept);
-  const int null = ::open("/dev/null", O_RDWR);
-  for (int stream = 0; stream <= 2; ++stream) ::dup2(null, stream);
-  ::syscall(SYS_close_range, kept + 1, ~0U, 0);
+  leave_standard_streams();
+  ::close_range(kept + 1, ~0U, 0);
   ::fcntl(kept, F_SETFD, FD_CLOEXEC);
   [[maybe_unused]] const int changed = ::chdir("/");
   return kept;

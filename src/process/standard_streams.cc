@@ -28,4 +28,10 @@ void ensure_standard_streams() {
   }
 }
 
+void leave_standard_streams() {
+  const int nothing = open_nothing();
+  for (int stream = 0; stream <= 2; ++stream) ::dup2(nothing, stream);
+  if (nothing > 2) ::close(nothing);
+}
+
 }  // namespace drydock

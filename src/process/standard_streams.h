@@ -14,4 +14,7 @@ namespace drydock {
 // Those that are closed become /dev/null: nobody wants to read or write there.
 void ensure_standard_streams();
 
+// All three become /dev/null: a process that goes on by itself has nobody to hear from or to tell.
+void leave_standard_streams();
+
 }  // namespace drydock

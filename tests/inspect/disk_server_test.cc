@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -94,6 +95,20 @@ TEST_F(disk_server, writes_nothing_to_what_is_read) {
   client.go("disk0");
   const auto chunks = client.request(nbd::CommandType::write, 0, 4096, 0, nbd::Bytes(4096));
   EXPECT_EQ(chunks.back().error(), static_cast<uint32_t>(EPERM));
+}
+
+// As one that an image has taken over might: all its sockets say that an endless text follows.
+TEST_F(disk_server, safety_15_what_it_says_of_lengths_is_not_believed) {
+  const auto lie = [](Confinement&) -> ServedDisks {
+    const std::string head(24, '\x7f');
+    for (int fd = 3; fd < 256; ++fd) ::send(fd, head.data(), head.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    ::_exit(0);
+  };
+  EXPECT_THAT(test::error_of([&] { DiskServer(lie, false); }).what(), HasSubstr("talks nonsense"));
+  const auto go_on_and_on = [](Confinement&) -> ServedDisks {
+    throw Error(ErrorKind::busy, EBUSY, std::string(2 << 20, 'x'));
+  };
+  EXPECT_EQ(std::string(test::error_of([&] { DiskServer(go_on_and_on, false); }).what()).size(), size_t{1} << 20);
 }
 
 TEST_F(disk_server, errors_of_opening_and_of_the_end_are_told_where_it_was_made) {
